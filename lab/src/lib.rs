@@ -1,0 +1,1 @@
+//! A K3s-shaped network in namespaces of its own.

@@ -1,0 +1,64 @@
+//! Services and what stands behind them.
+
+use std::net::IpAddr;
+
+use super::{Labels, ObjectRef, Protocol};
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub id: ObjectRef,
+    /// `spec.clusterIPs` (or `spec.clusterIP`) without `None`, and load balancer and external IPs.
+    pub ips: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// `spec.selector`; empty where the endpoints are managed by someone else.
+    pub selector: Labels,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// `name`, empty where there is only one.
+    pub name: String,
+    /// `port`.
+    pub port: u16,
+    /// `nodePort`, where there is one.
+    pub node_port: Option<u16>,
+    /// `protocol`, TCP where absent.
+    pub protocol: Protocol,
+}
+
+/// One EndpointSlice, or one Endpoints object: addresses and ports behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Namespace and name of the object itself.
+    pub id: ObjectRef,
+    /// The Service it belongs to (label `kubernetes.io/service-name`, or the same name).
+    pub service: ObjectRef,
+    /// Addresses.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports, each of which every address serves.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// An address behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address.
+    pub ip: IpAddr,
+    /// The pod behind it, where the object names one.
+    pub pod: Option<ObjectRef>,
+}
+
+/// A port behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// `name`, as in the Service's port.
+    pub name: String,
+    /// The number, after any translation.
+    pub port: u16,
+    /// `protocol`, TCP where absent.
+    pub protocol: Protocol,
+}

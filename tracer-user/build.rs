@@ -1,0 +1,2 @@
+//! Builds the eBPF object that the binary carries.
+fn main() {}

@@ -1,0 +1,8 @@
+//! `tracer`: who dropped my packet, and which line of YAML lets it through.
+//!
+//! The way of a drop, one direction only: `kernel` → `decode` → `enrich` → `explain` → `classify` →
+//! `sink`. The stages between are pure: they import neither aya nor kube nor tokio.
+#![deny(unsafe_code)]
+
+pub mod decode;
+pub mod record;

@@ -1,0 +1,2 @@
+//! The `tracer` binary.
+fn main() {}
