@@ -1,2 +1,7 @@
 //! Builds the eBPF object that the binary carries.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ebpf_build::build("tracer-ebpf", "tracer")
+}
