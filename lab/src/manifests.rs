@@ -1,0 +1,219 @@
+//! The cluster as `kubectl get -o yaml` prints it, so that addresses agree with the network.
+
+use std::fmt::Write as _;
+
+use crate::plan::{
+    API_PORT, Addresses, DNS_SERVICE, KUBERNETES_SERVICE, MASTER, NODE, OTHER_NODE, PODS, PodPlan,
+};
+
+/// The incident's policy: only `podSelector` rules.
+pub const BROKEN_POLICY: &str = include_str!("../manifests/broken-policy.yaml");
+
+/// Everything but policies.
+pub(crate) fn cluster() -> String {
+    let mut documents = Vec::new();
+    for name in ["default", "kube-system", "vault"] {
+        documents.push(format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels:\n    \
+             kubernetes.io/metadata.name: {name}\n"
+        ));
+    }
+    documents.push(node("master", MASTER, 0, true));
+    documents.push(node("node-1", NODE, 1, false));
+    documents.push(node("node-2", OTHER_NODE, 2, false));
+    documents.extend(PODS.iter().map(pod));
+    documents.push(service(
+        "default",
+        "kubernetes",
+        Some(KUBERNETES_SERVICE),
+        None,
+        &[("https", 443, API_PORT, "TCP")],
+    ));
+    documents.push(service(
+        "kube-system",
+        "kube-dns",
+        Some(DNS_SERVICE),
+        Some("k8s-app: kube-dns"),
+        &[("dns", 53, 53, "UDP"), ("dns-tcp", 53, 53, "TCP")],
+    ));
+    documents.push(service(
+        "vault",
+        "vault",
+        None,
+        Some("app.kubernetes.io/name: vault"),
+        &[
+            ("https", 8200, 8200, "TCP"),
+            ("https-internal", 8201, 8201, "TCP"),
+        ],
+    ));
+    for v6 in [false, true] {
+        documents.push(slice(
+            "default",
+            "kubernetes",
+            v6,
+            &[("", "", MASTER)],
+            &[("https", API_PORT, "TCP")],
+        ));
+        for (namespace, name, container) in [
+            ("kube-system", "kube-dns", "coredns"),
+            ("vault", "vault", "vault"),
+        ] {
+            let backends: Vec<_> = PODS
+                .iter()
+                .filter(|pod| pod.container == container)
+                .collect();
+            let endpoints: Vec<_> = backends
+                .iter()
+                .map(|pod| (pod.name, pod.node, pod.addresses))
+                .collect();
+            if let Some(first) = backends.first() {
+                documents.push(slice(namespace, name, v6, &endpoints, first.ports));
+            }
+        }
+    }
+    documents.join("---\n")
+}
+
+fn node(name: &str, addresses: Addresses, third: u8, control_plane: bool) -> String {
+    let role = if control_plane {
+        "\n    node-role.kubernetes.io/control-plane: \"true\""
+    } else {
+        ""
+    };
+    format!(
+        "apiVersion: v1\n\
+         kind: Node\n\
+         metadata:\n  name: {name}\n  labels:\n    kubernetes.io/hostname: {name}{role}\n\
+         spec:\n  podCIDR: 10.42.{third}.0/24\n  podCIDRs:\n  - 10.42.{third}.0/24\n  - fd00:10:42:{third}::/64\n\
+         status:\n  addresses:\n  - address: {}\n    type: InternalIP\n  - address: {}\n    type: InternalIP\n  \
+         - address: {name}\n    type: Hostname\n",
+        addresses.v4, addresses.v6,
+    )
+}
+
+fn pod(pod: &PodPlan) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  labels:\n",
+        pod.name, pod.namespace
+    );
+    for (key, value) in pod.labels {
+        let _ = writeln!(text, "    {key}: \"{value}\"");
+    }
+    let owner = match pod.container {
+        "vault" => Some(("apps/v1", "StatefulSet", "vault")),
+        "coredns" => Some(("apps/v1", "ReplicaSet", "coredns-6799fbcd5")),
+        _ => None,
+    };
+    if let Some((version, kind, name)) = owner {
+        let _ = writeln!(
+            text,
+            "  ownerReferences:\n  - apiVersion: {version}\n    blockOwnerDeletion: true\n    \
+             controller: true\n    kind: {kind}\n    name: {name}\n    uid: 5f0c7a4e-0000-4000-8000-000000000001"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "spec:\n  nodeName: {}\n  containers:\n  - name: {container}\n    image: {container}",
+        pod.node,
+        container = pod.container
+    );
+    if !pod.ports.is_empty() {
+        text.push_str("    ports:\n");
+    }
+    for (name, port, protocol) in pod.ports {
+        let _ = writeln!(
+            text,
+            "    - containerPort: {port}\n      name: {name}\n      protocol: {protocol}"
+        );
+    }
+    if pod.container == "vault" {
+        for (probe, period) in [("readinessProbe", 5), ("livenessProbe", 10)] {
+            let _ = writeln!(
+                text,
+                "    {probe}:\n      failureThreshold: 3\n      httpGet:\n        path: /v1/sys/health\n        \
+                 port: https\n        scheme: HTTPS\n      periodSeconds: {period}\n      \
+                 successThreshold: 1\n      timeoutSeconds: 1"
+            );
+        }
+        text.push_str(
+            "    volumeMounts:\n    - mountPath: /var/run/secrets/kubernetes.io/serviceaccount\n      \
+             name: kube-api-access\n      readOnly: true\n",
+        );
+    }
+    let [v4, v6] = pod.addresses.both();
+    let _ = write!(
+        text,
+        "status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: {v6}\n"
+    );
+    text
+}
+
+fn service(
+    namespace: &str,
+    name: &str,
+    ips: Option<Addresses>,
+    selector: Option<&str>,
+    ports: &[(&str, u16, u16, &str)],
+) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\nspec:\n"
+    );
+    match ips.map(|ips| ips.both()) {
+        Some([v4, v6]) => {
+            let _ = write!(
+                text,
+                "  clusterIP: {v4}\n  clusterIPs:\n  - {v4}\n  - {v6}\n"
+            );
+        }
+        None => text.push_str("  clusterIP: None\n  clusterIPs:\n  - None\n"),
+    }
+    text.push_str("  ipFamilies:\n  - IPv4\n  - IPv6\n  ports:\n");
+    for (name, port, target, protocol) in ports {
+        let _ = writeln!(
+            text,
+            "  - name: {name}\n    port: {port}\n    protocol: {protocol}\n    targetPort: {target}"
+        );
+    }
+    if let Some(selector) = selector {
+        let _ = writeln!(text, "  selector:\n    {selector}");
+    }
+    text.push_str("  type: ClusterIP\n");
+    text
+}
+
+fn slice(
+    namespace: &str,
+    service: &str,
+    v6: bool,
+    endpoints: &[(&str, &str, Addresses)],
+    ports: &[(&str, u16, &str)],
+) -> String {
+    let (family, suffix) = if v6 { ("IPv6", "-v6") } else { ("IPv4", "") };
+    let mut text = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {service}{suffix}\n  \
+         namespace: {namespace}\n  labels:\n    kubernetes.io/service-name: {service}\n\
+         addressType: {family}\nendpoints:\n"
+    );
+    for (pod, node, addresses) in endpoints {
+        let [v4, six] = addresses.both();
+        let ip = if v6 { six } else { v4 };
+        let _ = writeln!(
+            text,
+            "- addresses:\n  - {ip}\n  conditions:\n    ready: true"
+        );
+        if !pod.is_empty() {
+            let _ = writeln!(
+                text,
+                "  nodeName: {node}\n  targetRef:\n    kind: Pod\n    name: {pod}\n    namespace: {namespace}"
+            );
+        }
+    }
+    text.push_str("ports:\n");
+    for (name, port, protocol) in ports {
+        let _ = writeln!(
+            text,
+            "- name: {name}\n  port: {port}\n  protocol: {protocol}"
+        );
+    }
+    text
+}

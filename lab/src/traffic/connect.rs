@@ -1,0 +1,56 @@
+//! A TCP connection attempt.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::netns::Netns;
+
+/// What came of a connection attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TcpOutcome {
+    /// Three-way handshake done.
+    Connected,
+    /// `connection refused`: a RST, or an ICMP port unreachable.
+    Refused,
+    /// Nothing came back in time.
+    TimedOut,
+    /// Another ICMP error or a local one; the text is Go's (`no route to host`, ...).
+    Unreachable(String),
+}
+
+/// Tries to connect and closes at once. Linux repeats a SYN after one second (RFC 6298), so with a
+/// `timeout` below that an unanswered attempt is exactly one packet.
+///
+/// Over IPv6 a SYN that is rejected by ICMP ends as [`TcpOutcome::TimedOut`] within that first second:
+/// on virtual cables the ICMP error is back before `connect` has let go of the socket, and only the
+/// next one counts (`tcp_v6_err`: a soft error while the socket is owned by user).
+pub fn tcp_connect(from: &Netns, to: SocketAddr, timeout: Duration) -> Result<TcpOutcome> {
+    from.enter(|| match TcpStream::connect_timeout(&to, timeout) {
+        Ok(_) => TcpOutcome::Connected,
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => TcpOutcome::Refused,
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => TcpOutcome::TimedOut,
+            _ => TcpOutcome::Unreachable(go_connect_error(&error)),
+        },
+    })
+}
+
+/// A failed connect as Go words it, without the `dial tcp ADDR: ` in front.
+pub(super) fn go_connect_error(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => "i/o timeout".to_owned(),
+        _ => format!("connect: {}", errno_text(error)),
+    }
+}
+
+/// The C library's text for an error in lower case and without Rust's `(os error N)`, as Go prints it.
+pub(super) fn errno_text(error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    match text.rfind(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
