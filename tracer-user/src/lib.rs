@@ -5,4 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod decode;
+pub mod filter;
 pub mod record;
+pub mod sink;
+pub mod stream;

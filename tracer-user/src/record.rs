@@ -98,6 +98,18 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class.
+    pub const ALL: [Self; 8] = [
+        Self::KubeletProbe,
+        Self::ApiserverEgress,
+        Self::Dns,
+        Self::NodeToPod,
+        Self::PodToPod,
+        Self::CloudMetadata,
+        Self::IcmpControl,
+        Self::External,
+    ];
+
     /// As in JSON and labels.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,299 @@
+//! Prometheus metrics: counters of packets, never an address or a port as a label.
+
+mod capped;
+
+pub use capped::Capped;
+
+use std::sync::{Arc, Mutex};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::decode::RawDrop;
+use crate::record::{Class, Direction, Drop, DropAction, Peer, PolicyVerdict};
+
+/// What the kernel side and the pipeline have counted themselves; read at scrape time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Records the full ring buffer refused.
+    pub ring: u64,
+    /// Records that could not be decoded.
+    pub decode: u64,
+    /// Drops that the full queue between reader and sinks refused.
+    pub queue: u64,
+    /// Nanoseconds that tracer's programs ran in the kernel, and how often; `None` where the kernel's
+    /// BPF statistics are off.
+    pub kernel: Option<(u64, u64)>,
+}
+
+/// All metrics of the agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    drops: Capped<8>,
+    policy_drops: Capped<4>,
+    invisible: Capped<3>,
+    disagreements: Capped<3>,
+    read: Mutex<ReadAtScrape>,
+}
+
+#[derive(Debug)]
+struct ReadAtScrape {
+    lost: IntCounterVec,
+    kernel_ns: IntCounter,
+    kernel_runs: IntCounter,
+    synced: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything; each family keeps at most `max_series` series before it folds new ones
+    /// into `other`.
+    ///
+    /// # Errors
+    /// Only where two metrics share a name, which is a defect.
+    pub fn new(max_series: usize) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let folded = IntCounterVec::new(
+            Opts::new(
+                "tracer_series_folded_total",
+                "Packets counted under `other` because a metric had reached --max-series.",
+            ),
+            &["metric"],
+        )?;
+        registry.register(Box::new(folded.clone()))?;
+        let capped = Family {
+            registry: &registry,
+            folded: &folded,
+            max_series,
+        };
+
+        let metrics = Self {
+            drops: capped.counter(
+                "tracer_drops_total",
+                "Packets dropped, by what they were and whose.",
+                [
+                    "direction",
+                    "class",
+                    "reason",
+                    "action",
+                    "source_namespace",
+                    "source_workload",
+                    "destination_namespace",
+                    "destination_workload",
+                ],
+                4,
+            )?,
+            policy_drops: capped.counter(
+                "tracer_policy_drops_total",
+                "Packets dropped and denied by policy, once for each policy that isolates the pod.",
+                ["direction", "class", "policy_namespace", "policy"],
+                2,
+            )?,
+            invisible: capped.counter(
+                "tracer_invisible_drops_total",
+                "Packets dropped of the traffic nobody thinks of: kubelet probes, pods to the API server.",
+                ["class", "namespace", "workload"],
+                1,
+            )?,
+            disagreements: capped.counter(
+                "tracer_disagreements_total",
+                "Packets that the API's policies allow and the node dropped.",
+                ["direction", "namespace", "workload"],
+                1,
+            )?,
+            read: Mutex::new(ReadAtScrape::register(&registry)?),
+            registry,
+        };
+        let build = IntGaugeVec::new(
+            Opts::new(
+                "tracer_build_info",
+                "Always 1; the version is in the label.",
+            ),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.registry.register(Box::new(build))?;
+        Ok(metrics)
+    }
+
+    /// Counts one drop.
+    pub fn observe(&self, drop: &Drop) {
+        let direction = drop.direction.map_or("", Direction::as_str);
+        let class = drop.class.map_or("", Class::as_str);
+        let action = match drop.drop.action {
+            Some(DropAction::Drop) => "drop",
+            Some(DropAction::Reject) => "reject",
+            None => "",
+        };
+        let (source_namespace, source_workload) = owner(drop.source.as_ref());
+        let (destination_namespace, destination_workload) = owner(drop.destination.as_ref());
+        self.drops.add(
+            [
+                direction,
+                class,
+                &drop.drop.reason,
+                action,
+                source_namespace,
+                source_workload,
+                destination_namespace,
+                destination_workload,
+            ],
+            drop.count,
+        );
+        // The pod whose isolation was met: the receiver on ingress, else the sender.
+        let (namespace, workload) = match drop.direction {
+            Some(Direction::Ingress) => (destination_namespace, destination_workload),
+            Some(Direction::Egress) => (source_namespace, source_workload),
+            None if source_namespace.is_empty() => (destination_namespace, destination_workload),
+            None => (source_namespace, source_workload),
+        };
+        if drop.class.is_some_and(Class::is_invisible) {
+            self.invisible.add([class, namespace, workload], drop.count);
+        }
+        let Some(policy) = &drop.policy else { return };
+        match policy.verdict {
+            PolicyVerdict::Denied => {
+                for isolating in &policy.isolating {
+                    self.policy_drops.add(
+                        [
+                            policy.direction.map_or("", Direction::as_str),
+                            class,
+                            isolating.namespace.as_deref().unwrap_or(""),
+                            &isolating.name,
+                        ],
+                        drop.count,
+                    );
+                }
+            }
+            PolicyVerdict::Allowed => {
+                self.disagreements
+                    .add([direction, namespace, workload], drop.count);
+            }
+            PolicyVerdict::Unknown => {}
+        }
+    }
+
+    /// Whether cluster state is complete.
+    pub fn set_synced(&self, synced: bool) {
+        self.read().synced.set(i64::from(synced));
+    }
+
+    /// The text exposition format, with what was counted elsewhere as of now.
+    ///
+    /// # Errors
+    /// Where the encoder finds a metric it cannot write, which is a defect.
+    pub fn render(&self, losses: Losses) -> prometheus::Result<String> {
+        let read = self.read();
+        for (stage, total) in [
+            ("ring", losses.ring),
+            ("decode", losses.decode),
+            ("queue", losses.queue),
+        ] {
+            raise_to(&read.lost.with_label_values(&[stage]), total);
+        }
+        if let Some((ns, runs)) = losses.kernel {
+            raise_to(&read.kernel_ns, ns);
+            raise_to(&read.kernel_runs, runs);
+        }
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    fn read(&self) -> std::sync::MutexGuard<'_, ReadAtScrape> {
+        // A panic while holding it leaves counters that are still counters.
+        self.read
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The sink that counts.
+#[derive(Debug)]
+pub struct Count(Arc<Metrics>);
+
+impl Count {
+    /// Counts into `metrics`.
+    pub const fn new(metrics: Arc<Metrics>) -> Self {
+        Self(metrics)
+    }
+}
+
+impl super::Sink for Count {
+    fn accept(&mut self, drop: &Drop, _raw: Option<&RawDrop>) -> std::io::Result<()> {
+        self.0.observe(drop);
+        Ok(())
+    }
+}
+
+/// Counters that others own are raised to what they say, never set back.
+fn raise_to(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+fn owner(peer: Option<&Peer>) -> (&str, &str) {
+    let Some(peer) = peer else { return ("", "") };
+    (
+        peer.namespace.as_deref().unwrap_or(""),
+        // A pod without a controller is its own workload: its name is no churning series.
+        peer.workload
+            .as_deref()
+            .or(peer.pod.as_deref())
+            .unwrap_or(""),
+    )
+}
+
+impl ReadAtScrape {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let read = Self {
+            lost: IntCounterVec::new(
+                Opts::new(
+                    "tracer_events_lost_total",
+                    "Drops that were lost on the way, by stage.",
+                ),
+                &["stage"],
+            )?,
+            kernel_ns: IntCounter::new(
+                "tracer_kernel_ns_total",
+                "Nanoseconds that tracer's programs ran in the kernel (needs kernel.bpf_stats_enabled).",
+            )?,
+            kernel_runs: IntCounter::new(
+                "tracer_kernel_runs_total",
+                "How often tracer's programs ran in the kernel (needs kernel.bpf_stats_enabled).",
+            )?,
+            synced: IntGauge::new(
+                "tracer_cluster_synced",
+                "1 where cluster state is complete, 0 where it is missing or stale.",
+            )?,
+        };
+        for stage in ["ring", "decode", "queue"] {
+            read.lost.with_label_values(&[stage]);
+        }
+        registry.register(Box::new(read.lost.clone()))?;
+        registry.register(Box::new(read.kernel_ns.clone()))?;
+        registry.register(Box::new(read.kernel_runs.clone()))?;
+        registry.register(Box::new(read.synced.clone()))?;
+        Ok(read)
+    }
+}
+
+struct Family<'a> {
+    registry: &'a Registry,
+    folded: &'a IntCounterVec,
+    max_series: usize,
+}
+
+impl Family<'_> {
+    fn counter<const N: usize>(
+        &self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        foldable_from: usize,
+    ) -> prometheus::Result<Capped<N>> {
+        let family = IntCounterVec::new(Opts::new(name, help), &labels)?;
+        self.registry.register(Box::new(family.clone()))?;
+        let folded = self.folded.with_label_values(&[name]);
+        Ok(Capped::new(family, folded, foldable_from, self.max_series))
+    }
+}
+
+#[cfg(test)]
+mod tests;

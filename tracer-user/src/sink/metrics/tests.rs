@@ -1,0 +1,102 @@
+use super::*;
+
+fn probe() -> Drop {
+    serde_json::from_str(include_str!("../../../tests/data/probe.json")).unwrap()
+}
+
+fn line<'a>(text: &'a str, start: &str) -> &'a str {
+    text.lines()
+        .find(|line| line.starts_with(start))
+        .unwrap_or_else(|| panic!("no {start}: {text}"))
+}
+
+#[test]
+fn counts_packets_under_every_name_that_fits() {
+    let metrics = Metrics::new(100).unwrap();
+    let mut drop = probe();
+    drop.count = 3;
+    metrics.observe(&drop);
+    drop.policy
+        .as_mut()
+        .unwrap()
+        .isolating
+        .push(crate::record::PolicyRef {
+            kind: "NetworkPolicy".into(),
+            namespace: Some("vault".into()),
+            name: "second".into(),
+        });
+    metrics.observe(&drop);
+    let text = metrics.render(Losses::default()).unwrap();
+    assert_eq!(
+        line(&text, "tracer_drops_total{"),
+        r#"tracer_drops_total{action="drop",class="kubelet-probe",destination_namespace="vault",destination_workload="vault",direction="ingress",reason="TC_EGRESS",source_namespace="",source_workload=""} 6"#
+    );
+    assert!(text.contains(
+        r#"tracer_policy_drops_total{class="kubelet-probe",direction="ingress",policy="vault-policy",policy_namespace="vault"} 6"#
+    ), "{text}");
+    assert!(
+        text.contains(r#"policy="second",policy_namespace="vault"} 3"#),
+        "{text}"
+    );
+    assert!(text.contains(
+        r#"tracer_invisible_drops_total{class="kubelet-probe",namespace="vault",workload="vault"} 6"#
+    ), "{text}");
+    assert!(!text.contains("tracer_disagreements_total{"), "{text}");
+}
+
+#[test]
+fn a_disagreement_is_counted_apart_from_denials() {
+    let metrics = Metrics::new(100).unwrap();
+    let mut drop = probe();
+    drop.policy.as_mut().unwrap().verdict = PolicyVerdict::Allowed;
+    metrics.observe(&drop);
+    let text = metrics.render(Losses::default()).unwrap();
+    assert_eq!(
+        line(&text, "tracer_disagreements_total{"),
+        r#"tracer_disagreements_total{direction="ingress",namespace="vault",workload="vault"} 1"#
+    );
+    assert!(!text.contains("tracer_policy_drops_total{"), "{text}");
+}
+
+#[test]
+fn a_full_family_folds_and_says_so_and_loses_nothing() {
+    let metrics = Metrics::new(2).unwrap();
+    for pod in 0..5 {
+        let mut drop = probe();
+        drop.destination.as_mut().unwrap().workload = Some(format!("w{pod}"));
+        metrics.observe(&drop);
+        metrics.observe(&drop);
+    }
+    let text = metrics.render(Losses::default()).unwrap();
+    let sum: u64 = text
+        .lines()
+        .filter(|line| line.starts_with("tracer_drops_total{"))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(sum, 10);
+    assert!(text.contains(r#"destination_workload="other""#), "{text}");
+    assert!(
+        text.contains(r#"tracer_series_folded_total{metric="tracer_drops_total"} 6"#),
+        "{text}"
+    );
+    assert!(text.contains(r#"tracer_series_folded_total{metric="tracer_policy_drops_total"} 0"#));
+}
+
+#[test]
+fn what_others_counted_is_read_at_scrape_time() {
+    let metrics = Metrics::new(2).unwrap();
+    let losses = Losses {
+        ring: 4,
+        decode: 1,
+        queue: 2,
+        kernel: Some((100, 5)),
+    };
+    metrics.render(losses).unwrap();
+    let text = metrics.render(Losses { ring: 6, ..losses }).unwrap();
+    assert_eq!(
+        line(&text, r#"tracer_events_lost_total{stage="ring"}"#),
+        r#"tracer_events_lost_total{stage="ring"} 6"#
+    );
+    assert!(text.contains("tracer_kernel_ns_total 100"));
+    assert!(text.contains("tracer_kernel_runs_total 5"));
+}

@@ -1,0 +1,38 @@
+//! Where drops go: one file an output.
+
+mod compact;
+mod json;
+pub mod metrics;
+mod pcapng;
+mod text;
+mod wide;
+
+pub use compact::Compact;
+pub use json::Json;
+pub use pcapng::Pcapng;
+pub use wide::Wide;
+
+use std::io;
+
+use crate::decode::RawDrop;
+use crate::record::Drop;
+
+/// Takes drops one by one.
+pub trait Sink: Send {
+    /// Takes one drop; `raw` is what the kernel sent, absent in a replay.
+    ///
+    /// # Errors
+    /// What the underlying writer says; a closed pipe comes as [`io::ErrorKind::BrokenPipe`].
+    fn accept(&mut self, drop: &Drop, raw: Option<&RawDrop>) -> io::Result<()>;
+
+    /// Brings out what is buffered; called whenever there is nothing more to take at once.
+    ///
+    /// # Errors
+    /// As [`Sink::accept`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+use super::*;
+use jiff::tz::TimeZone;
+
+fn probe() -> Drop {
+    serde_json::from_str(include_str!("../../tests/data/probe.json")).unwrap()
+}
+
+fn written(sink: impl FnOnce(&mut Vec<u8>, &Drop), drop: &Drop) -> String {
+    let mut out = Vec::new();
+    sink(&mut out, drop);
+    anstream::adapter::strip_str(std::str::from_utf8(&out).unwrap()).to_string()
+}
+
+fn compact(drop: &Drop, width: usize) -> String {
+    written(
+        |out, drop| {
+            Compact::new(out, width, TimeZone::UTC)
+                .accept(drop, None)
+                .unwrap()
+        },
+        drop,
+    )
+}
+
+#[test]
+fn json_is_the_record_back_again_in_one_line() {
+    let line = written(
+        |out, drop| Json::new(out).accept(drop, None).unwrap(),
+        &probe(),
+    );
+    assert_eq!(line.lines().count(), 1);
+    assert_eq!(serde_json::from_str::<Drop>(&line).unwrap(), probe());
+    assert!(
+        line.starts_with(r#"{"time":"2026-11-23T10:01:02.123456789Z","node":"node-a","#),
+        "{line}"
+    );
+}
+
+#[test]
+fn compact_says_who_whom_what_class_policy_and_cure() {
+    insta::assert_snapshot!(compact(&probe(), 100));
+    for line in compact(&probe(), 100).lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+#[test]
+fn compact_keeps_one_line_where_there_is_room() {
+    assert_eq!(compact(&probe(), 200).lines().count(), 1);
+}
+
+#[test]
+fn compact_names_a_disagreement_and_a_reject() {
+    let mut drop = probe();
+    drop.count = 7;
+    drop.drop.action = Some(crate::record::DropAction::Reject);
+    drop.policy.as_mut().unwrap().verdict = crate::record::PolicyVerdict::Allowed;
+    let text = compact(&drop, 200);
+    assert!(text.contains("REJECT in"), "{text}");
+    assert!(text.contains("×7"), "{text}");
+    assert!(text.contains("policies allow it!"), "{text}");
+}
+
+#[test]
+fn wide_has_a_header_once() {
+    let text = written(
+        |out, drop| {
+            let mut wide = Wide::new(out);
+            wide.accept(drop, None).unwrap();
+            wide.accept(drop, None).unwrap();
+        },
+        &probe(),
+    );
+    assert_eq!(text.lines().count(), 3);
+    insta::assert_snapshot!(text);
+}

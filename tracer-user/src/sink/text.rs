@@ -1,0 +1,83 @@
+//! Words shared by the outputs for people.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::record::{Drop, Peer, PeerKind, PolicyInfo, PolicyVerdict};
+
+/// Time and other things that only frame the line.
+pub(super) const DIM: Style = Style::new().dimmed();
+/// What is wrong.
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// Whom it concerns.
+pub(super) const NAME: Style = AnsiColor::Cyan.on_default();
+/// What to do.
+pub(super) const CURE: Style = AnsiColor::Green.on_default();
+/// Who denies.
+pub(super) const POLICY: Style = AnsiColor::Yellow.on_default();
+
+/// `vault/vault-0`, `node-a(10.42.1.1)`, or the address.
+pub(super) fn peer(peer: Option<&Peer>) -> String {
+    let Some(peer) = peer else {
+        return "?".to_owned();
+    };
+    match (&peer.namespace, &peer.pod, &peer.node) {
+        (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
+        (_, _, Some(node)) if peer.kind == PeerKind::Node => format!("{node}({})", peer.ip),
+        _ => match (&peer.service, peer.kind) {
+            (Some(service), PeerKind::Service) => format!("{}/{}", service.namespace, service.name),
+            _ => peer.ip.to_string(),
+        },
+    }
+}
+
+/// As [`peer`], with the port where there is one.
+pub(super) fn peer_with_port(end: Option<&Peer>) -> String {
+    let mut text = peer(end);
+    if let Some(Peer {
+        port: Some(port),
+        ip,
+        ..
+    }) = end
+    {
+        if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
+            text = format!("[{ip}]");
+        }
+        let _ = write!(text, ":{port}");
+    }
+    text
+}
+
+/// Protocol, with the ICMP type and code where it is ICMP.
+pub(super) fn protocol(drop: &Drop) -> String {
+    match (&drop.protocol, drop.icmp) {
+        (Some(protocol), Some(icmp)) => format!("{protocol} {}/{}", icmp.kind, icmp.code),
+        (Some(protocol), None) => protocol.clone(),
+        (None, _) => "?".to_owned(),
+    }
+}
+
+/// Who denies it: one policy, how many more, or that none does.
+pub(super) fn policy(policy: Option<&PolicyInfo>) -> String {
+    let Some(policy) = policy else {
+        return "no policy known".to_owned();
+    };
+    match (policy.verdict, policy.isolating.as_slice()) {
+        (PolicyVerdict::Allowed, _) => "policies allow it!".to_owned(),
+        (_, []) => "no policy".to_owned(),
+        (_, [first, rest @ ..]) => {
+            let mut text = first
+                .namespace
+                .as_ref()
+                .map(|ns| format!("{ns}/"))
+                .unwrap_or_default();
+            text.push_str(&first.name);
+            if !rest.is_empty() {
+                let _ = write!(text, " +{}", rest.len());
+            }
+            text
+        }
+    }
+}
