@@ -4,11 +4,13 @@
 //! attribution and advice read. `from_api` turns the API's own types into them.
 
 mod cluster;
+mod from_api;
 mod node;
 mod pod;
 mod service;
 
 pub use cluster::Namespace;
+pub use from_api::{ObjectError, from_endpoint_slice, from_endpoints};
 pub use node::{Node, NodeAddress, NodeAddressKind};
 pub use pod::{ContainerPort, Handler, Phase, Pod, Probe, ProbeKind, Workload};
 pub use service::{Endpoint, EndpointPort, Endpoints, Service, ServicePort};
