@@ -14,8 +14,8 @@ use anyhow::Result;
 use crate::lab::Pod;
 use crate::netns::Netns;
 use crate::plan::{
-    API_PORT, DNS_SERVICE, KUBERNETES_SERVICE, MASTER, NODE, OTHER_NODE, OTHER_POD_GATEWAY,
-    POD_GATEWAY, PODS, REMOTE, Wiring,
+    Addresses, MASTER, NODE, OTHER_NODE, OTHER_POD_GATEWAY, POD_GATEWAY, PODS, REMOTE, Wiring,
+    service_translations,
 };
 
 /// Calico's fixed hardware address of every host-side cable end, and the link-local address it makes.
@@ -159,7 +159,7 @@ impl Network {
     }
 }
 
-fn connect_bridged(node: &Netns, pods: &[&Pod], gateway: crate::plan::Addresses) -> Result<()> {
+fn connect_bridged(node: &Netns, pods: &[&Pod], gateway: Addresses) -> Result<()> {
     let mut script = format!(
         "link add cni0 type bridge mcast_snooping 0\n\
          link set cni0 up\n\
@@ -273,46 +273,33 @@ fn batch(netns: &Netns, script: &str) -> Result<()> {
         .map(drop)
 }
 
-/// The two Services, translated before routing as kube-proxy does, in a table of their own that no
+/// The Services, translated before routing as kube-proxy does, in a table of their own that no
 /// enforcer touches.
 fn services() -> String {
-    let dns = &PODS[2].addresses;
     let mut text = String::new();
-    for (family, ip, kubernetes, master, dns_service, dns_pod) in [
-        (
-            "ip",
-            "ip",
-            KUBERNETES_SERVICE.v4.to_string(),
-            format!("{}:{API_PORT}", MASTER.v4),
-            DNS_SERVICE.v4.to_string(),
-            format!("{}:53", dns.v4),
-        ),
-        (
-            "ip6",
-            "ip6",
-            KUBERNETES_SERVICE.v6.to_string(),
-            format!("[{}]:{API_PORT}", MASTER.v6),
-            DNS_SERVICE.v6.to_string(),
-            format!("[{}]:53", dns.v6),
-        ),
-    ] {
-        let _ = write!(
-            text,
-            "table {family} services {{\n\
-               chain translate {{\n\
-                 {ip} daddr {kubernetes} tcp dport 443 dnat to {master}\n\
-                 {ip} daddr {dns_service} meta l4proto {{ tcp, udp }} th dport 53 dnat to {dns_pod}\n\
-               }}\n\
-               chain prerouting {{\n\
-                 type nat hook prerouting priority dstnat; policy accept;\n\
-                 jump translate\n\
-               }}\n\
-               chain output {{\n\
-                 type nat hook output priority -100; policy accept;\n\
-                 jump translate\n\
-               }}\n\
-             }}\n",
-        );
+    for (family, is_v4) in [("ip", true), ("ip6", false)] {
+        let _ = write!(text, "table {family} services {{\nchain translate {{\n");
+        for translation in service_translations() {
+            let (service, endpoint) = (translation.service, translation.endpoint);
+            if service.is_ipv4() == is_v4 {
+                let _ = writeln!(
+                    text,
+                    "{family} daddr {} {} dport {} dnat to {endpoint}",
+                    service.ip(),
+                    translation.protocol.to_string().to_lowercase(),
+                    service.port(),
+                );
+            }
+        }
+        text.push_str("}\n");
+        // -100 is `dstnat`, a name nft does not know at this hook.
+        for hook in ["prerouting", "output"] {
+            let _ = writeln!(
+                text,
+                "chain {hook} {{\ntype nat hook {hook} priority -100; policy accept;\njump translate\n}}"
+            );
+        }
+        text.push_str("}\n");
     }
     text
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ring::digest;
+use tracer_policy::model::Protocol;
 
 /// An address of each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,4 +193,32 @@ pub const fn kubernetes_service(family: Family) -> SocketAddr {
 /// The cluster's DNS by its ClusterIP.
 pub const fn dns_service(family: Family) -> SocketAddr {
     SocketAddr::new(DNS_SERVICE.of(family), 53)
+}
+
+/// A Service port and what it is translated to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Translation {
+    pub(crate) service: SocketAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) endpoint: SocketAddr,
+}
+
+/// Every translation of the node's Services.
+pub(crate) fn service_translations() -> Vec<Translation> {
+    let mut all = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        all.push(Translation {
+            service: kubernetes_service(family),
+            protocol: Protocol::Tcp,
+            endpoint: api_server(family),
+        });
+        for pod in PODS.iter().filter(|pod| pod.container == "coredns") {
+            all.extend([Protocol::Tcp, Protocol::Udp].map(|protocol| Translation {
+                service: dns_service(family),
+                protocol,
+                endpoint: SocketAddr::new(pod.addresses.of(family), 53),
+            }));
+        }
+    }
+    all
 }

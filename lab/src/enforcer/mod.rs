@@ -1,13 +1,17 @@
 //! What drops packets: policy enforcers, and single rules for tests of one hook.
 
+mod kube_router;
 mod rules;
+mod tc;
 
 use anyhow::Result;
 
 use crate::lab::Lab;
 use crate::policy::Policies;
 
+pub use kube_router::KubeRouter;
 pub use rules::{Backend, Hook, InstalledRule, Rule, Verdict};
+pub use tc::{Attach, Tc};
 
 /// Enforces network policies on the node under test, as a CNI's agent does.
 pub trait Enforcer {

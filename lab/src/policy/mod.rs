@@ -3,9 +3,15 @@
 //! Resolved here from the API's words, apart from the engine in tracer-policy, so that what drops
 //! packets and what explains drops do not share their mistakes.
 
+mod allow;
+mod resolve;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::Deserialize as _;
+
+pub(crate) use allow::{Allow, AllowList, Direction, mapped};
+pub(crate) use resolve::{Peers, PodFacts, Port, PortNumber, Resolved, Rule};
 
 /// Policies to enforce.
 #[derive(Clone, Debug, Default)]

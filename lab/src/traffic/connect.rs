@@ -1,7 +1,7 @@
 //! A TCP connection attempt.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,7 +21,8 @@ pub enum TcpOutcome {
     Unreachable(String),
 }
 
-/// Tries to connect and closes at once. Linux repeats a SYN after one second (RFC 6298), so with a
+/// Tries to connect, closes at once and waits for the server to close as well, so that nothing of the
+/// connection is under way afterwards. Linux repeats a SYN after one second (RFC 6298), so with a
 /// `timeout` below that an unanswered attempt is exactly one packet.
 ///
 /// Over IPv6 a SYN that is rejected by ICMP ends as [`TcpOutcome::TimedOut`] within that first second:
@@ -29,13 +30,28 @@ pub enum TcpOutcome {
 /// next one counts (`tcp_v6_err`: a soft error while the socket is owned by user).
 pub fn tcp_connect(from: &Netns, to: SocketAddr, timeout: Duration) -> Result<TcpOutcome> {
     from.enter(|| match TcpStream::connect_timeout(&to, timeout) {
-        Ok(_) => TcpOutcome::Connected,
+        Ok(stream) => {
+            close(&stream, timeout);
+            TcpOutcome::Connected
+        }
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => TcpOutcome::Refused,
             ErrorKind::TimedOut | ErrorKind::WouldBlock => TcpOutcome::TimedOut,
             _ => TcpOutcome::Unreachable(go_connect_error(&error)),
         },
     })
+}
+
+/// Closes the sending side and reads to the end, at most `patience` between two pieces.
+pub(super) fn close(mut stream: &TcpStream, patience: Duration) {
+    let patience = patience.max(Duration::from_millis(1));
+    let closing = stream
+        .shutdown(Shutdown::Write)
+        .and_then(|()| stream.set_read_timeout(Some(patience)));
+    if closing.is_ok() {
+        // However it ends, the connection is over for its owner.
+        let _ = io::copy(&mut stream, &mut io::sink());
+    }
 }
 
 /// A failed connect as Go words it, without the `dial tcp ADDR: ` in front.

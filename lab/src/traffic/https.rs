@@ -9,7 +9,7 @@ use anyhow::Result;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::connect::{errno_text, go_connect_error};
+use super::connect::{close, errno_text, go_connect_error};
 use crate::netns::Netns;
 
 /// How long a client waits, and so which words it ends with.
@@ -199,6 +199,10 @@ impl Dialed {
         let mut answer = String::new();
         tls.read_to_string(&mut answer)
             .map_err(at(Stage::Response))?;
+        close(
+            &tls.sock,
+            deadline.saturating_duration_since(Instant::now()),
+        );
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
         let body = answer
             .split_once("\r\n\r\n")
