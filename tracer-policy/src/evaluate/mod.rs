@@ -1,0 +1,323 @@
+//! Evaluation of one flow.
+
+mod party;
+mod peer;
+mod port;
+mod side;
+
+use std::net::IpAddr;
+
+use crate::cluster::Cluster;
+use crate::flow::{End, Flow};
+use crate::model::Protocol;
+use crate::policy::{Direction, Policy};
+use crate::profile::{Profile, ProfileName};
+use crate::verdict::{EndpointVerdict, Exemption, Outcome, ServiceHop, Side, SideVerdict, Verdict};
+use party::{Party, Who};
+use side::Judged;
+
+/// What a flow is judged by.
+pub(crate) struct Judge<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) profile: Profile,
+    /// Policies that count as applied although the cluster does not hold them.
+    pub(crate) overlay: &'a [Policy],
+}
+
+/// A flow between two known parties, with addresses of one family.
+pub(crate) struct Pair<'a> {
+    pub(crate) from: &'a Party<'a>,
+    pub(crate) to: &'a Party<'a>,
+    from_ip: Option<IpAddr>,
+    to_ip: Option<IpAddr>,
+    pub(crate) port: Option<u16>,
+    pub(crate) protocol: Protocol,
+    through_service: bool,
+}
+
+impl Cluster {
+    /// Judges a flow by the cluster's profile.
+    pub fn evaluate(&self, flow: &Flow) -> Verdict {
+        self.evaluate_as(flow, self.profile())
+    }
+
+    /// Judges a flow by a given profile.
+    pub fn evaluate_as(&self, flow: &Flow, profile: Profile) -> Verdict {
+        Judge {
+            cluster: self,
+            profile,
+            overlay: &[],
+        }
+        .verdict(flow)
+    }
+
+    /// Judges a packet that answers a flow: it passes where the flow passes.
+    ///
+    /// `reply` is the packet's own flow and `source_port` its source port, which is the port the answered
+    /// flow was opened to.
+    pub fn evaluate_reply(&self, reply: &Flow, source_port: Option<u16>) -> Verdict {
+        self.evaluate(&Flow {
+            from: reply.to.clone(),
+            to: reply.from.clone(),
+            port: source_port,
+            protocol: reply.protocol,
+        })
+    }
+
+    /// Judges a flow as if `overlay` were applied as well.
+    pub fn evaluate_with(&self, flow: &Flow, profile: Profile, overlay: &[Policy]) -> Verdict {
+        Judge {
+            cluster: self,
+            profile,
+            overlay,
+        }
+        .verdict(flow)
+    }
+}
+
+impl Judge<'_> {
+    fn unknown(&self, reason: String) -> Verdict {
+        Verdict {
+            verdict: Outcome::Unknown,
+            reason: Some(reason),
+            ingress: Side::unknown(),
+            egress: Side::unknown(),
+            profile: self.profile.name,
+            service: None,
+            notes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn verdict(&self, flow: &Flow) -> Verdict {
+        let from = match Party::of(self.cluster, &flow.from) {
+            Ok(party) => party,
+            Err(reason) => return self.unknown(reason),
+        };
+        if let End::Ip(ip) = flow.to
+            && let Some(verdict) = self.through_service(&from, ip.to_canonical(), flow)
+        {
+            return verdict;
+        }
+        match Party::of(self.cluster, &flow.to) {
+            Ok(to) => self.parties(&from, &to, flow.port, flow.protocol, false),
+            Err(reason) => self.unknown(reason),
+        }
+    }
+
+    /// Judges a flow to a Service's address by what stands behind it; `None` where `ip` is not judged as
+    /// a Service's.
+    fn through_service(&self, from: &Party<'_>, ip: IpAddr, flow: &Flow) -> Option<Verdict> {
+        let cluster = self.cluster;
+        let service = cluster.services_by_ip(ip).next()?;
+        if cluster.pod_entry_at(ip).is_some() {
+            return None;
+        }
+        let Some((service, port)) = flow
+            .port
+            .and_then(|port| cluster.service_at(ip, port, flow.protocol))
+        else {
+            // A load balancer's address may be a node's own: other ports of it are the node's.
+            if cluster.node_at(ip).is_some() {
+                return None;
+            }
+            let what = flow.port.map_or_else(
+                || format!("{} without a port", flow.protocol),
+                |port| format!("port {port}/{}", flow.protocol),
+            );
+            return Some(self.unknown(format!(
+                "{ip} is the address of Service {}, which does not serve {what}",
+                service.id
+            )));
+        };
+        let backends = cluster.backends(&service.id, port);
+        if backends.is_empty() {
+            return Some(self.unknown(format!(
+                "Service {} has no endpoint for port {}/{}: no policy is asked",
+                service.id, port.port, port.protocol
+            )));
+        }
+        let mut shown: Option<Verdict> = None;
+        let mut endpoints = Vec::with_capacity(backends.len());
+        for (ip, port) in backends {
+            let verdict = match Party::of(cluster, &End::Ip(ip)) {
+                Ok(to) => self.parties(from, &to, Some(port), flow.protocol, true),
+                Err(reason) => self.unknown(reason),
+            };
+            endpoints.push(EndpointVerdict {
+                ip,
+                port,
+                verdict: verdict.verdict,
+            });
+            let graver = |v: &Verdict| match v.verdict {
+                Outcome::Allowed => 0,
+                Outcome::Unknown => 1,
+                Outcome::Denied => 2,
+            };
+            if shown.as_ref().is_none_or(|s| graver(&verdict) > graver(s)) {
+                shown = Some(verdict);
+            }
+        }
+        let mut verdict = shown?;
+        let alike = endpoints
+            .iter()
+            .filter(|e| e.verdict == verdict.verdict)
+            .count();
+        if alike < endpoints.len() {
+            verdict.notes.push(format!(
+                "the verdict differs by endpoint: this one holds for {alike} of {}",
+                endpoints.len()
+            ));
+        }
+        verdict.service = Some(ServiceHop {
+            id: service.id.clone(),
+            endpoints,
+        });
+        Some(verdict)
+    }
+
+    /// Judges a flow between two parties, over each family they share.
+    fn parties(
+        &self,
+        from: &Party<'_>,
+        to: &Party<'_>,
+        port: Option<u16>,
+        protocol: Protocol,
+        through_service: bool,
+    ) -> Verdict {
+        let pair = |from_ip, to_ip| Pair {
+            from,
+            to,
+            from_ip,
+            to_ip,
+            port,
+            protocol,
+            through_service,
+        };
+        let mut addresses = party::shared_families(from.ips(), to.ips());
+        let (from_ip, to_ip) = addresses.next().unwrap_or_else(|| {
+            // An end without an address of the other's family has none that could matter.
+            match (from.ips().first(), to.ips().first()) {
+                (Some(_), Some(_)) => (None, None),
+                (from, to) => (from.copied(), to.copied()),
+            }
+        });
+        let first_to = to_ip;
+        let mut verdict = self.pair(&pair(from_ip, to_ip));
+        for (from_ip, to_ip) in addresses {
+            let other = self.pair(&pair(from_ip, to_ip));
+            if other.verdict != verdict.verdict {
+                verdict.notes.push(format!(
+                    "this holds for {}; for {} the verdict is {}",
+                    family(first_to),
+                    family(to_ip),
+                    match other.verdict {
+                        Outcome::Allowed => "allowed",
+                        Outcome::Denied => "denied",
+                        Outcome::Unknown => "unknown",
+                    }
+                ));
+            }
+        }
+        verdict
+    }
+
+    fn pair(&self, pair: &Pair<'_>) -> Verdict {
+        let mut egress = self.side(pair, Direction::Egress);
+        let mut ingress = self.side(pair, Direction::Ingress);
+        let mut notes = Vec::new();
+        if let Some(exemption) = self.exemption(pair) {
+            let applies = |direction| match exemption {
+                Exemption::NodeToOwnPod => direction == Direction::Ingress,
+                Exemption::PodToOwnNode => direction == Direction::Egress,
+                Exemption::Loopback | Exemption::Hairpin | Exemption::Icmp => true,
+            };
+            for (direction, judged) in [
+                (Direction::Egress, &mut egress),
+                (Direction::Ingress, &mut ingress),
+            ] {
+                if applies(direction) {
+                    judged.exempt(exemption);
+                }
+            }
+        } else if self.profile.name == ProfileName::Spec
+            && ingress.side.verdict == SideVerdict::Denied
+            && is_own_node(&pair.from.who, &pair.to.who)
+        {
+            notes.push(
+                "most dataplanes let a node reach its own pods; profile `spec` does not assume it"
+                    .to_owned(),
+            );
+        }
+        let verdicts = [egress.side.verdict, ingress.side.verdict];
+        let (verdict, reason) = if verdicts.contains(&SideVerdict::Denied) {
+            (Outcome::Denied, None)
+        } else if verdicts.contains(&SideVerdict::Unknown) {
+            (
+                Outcome::Unknown,
+                egress.undecided.take().or(ingress.undecided.take()),
+            )
+        } else {
+            (Outcome::Allowed, None)
+        };
+        Verdict {
+            verdict,
+            reason,
+            ingress: ingress.side,
+            egress: egress.side,
+            profile: self.profile.name,
+            service: None,
+            notes,
+        }
+    }
+
+    fn side(&self, pair: &Pair<'_>, direction: Direction) -> Judged {
+        let subject = match direction {
+            Direction::Ingress => pair.to,
+            Direction::Egress => pair.from,
+        };
+        match &subject.who {
+            Who::Pod { entry, .. } => side::judge(self, pair, direction, entry),
+            Who::Node(_) | Who::External => Judged::not_isolated(),
+        }
+    }
+
+    /// Why the dataplane would let this pair through whatever the policies say.
+    fn exemption(&self, pair: &Pair<'_>) -> Option<Exemption> {
+        let profile = &self.profile;
+        let (from, to) = (&pair.from.who, &pair.to.who);
+        if let (Who::Pod { entry: a, .. }, Who::Pod { entry: b, .. }) = (from, to)
+            && a.pod.id == b.pod.id
+        {
+            if !pair.through_service {
+                return Some(Exemption::Loopback);
+            }
+            if profile.pod_reaches_itself {
+                return Some(Exemption::Hairpin);
+            }
+        }
+        if profile.icmp_passes && matches!(pair.protocol, Protocol::Icmp | Protocol::Icmpv6) {
+            return Some(Exemption::Icmp);
+        }
+        if profile.node_reaches_own_pods && is_own_node(from, to) {
+            return Some(Exemption::NodeToOwnPod);
+        }
+        if profile.pod_reaches_own_node && is_own_node(to, from) {
+            return Some(Exemption::PodToOwnNode);
+        }
+        None
+    }
+}
+
+fn is_own_node(node: &Who<'_>, pod: &Who<'_>) -> bool {
+    match (node, pod) {
+        (Who::Node(Some(node)), Who::Pod { entry, .. }) => entry.pod.node.as_deref() == Some(*node),
+        _ => false,
+    }
+}
+
+fn family(ip: Option<IpAddr>) -> &'static str {
+    match ip {
+        Some(IpAddr::V6(_)) => "IPv6",
+        _ => "IPv4",
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether the other end is one of a rule's peers.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Judge;
+use super::party::{Party, Who};
+use crate::cluster::PodEntry;
+use crate::intern::LabelSet;
+use crate::policy::{Peer, Rule};
+use crate::selector::Selector;
+use crate::verdict::Failed;
+
+/// Whether an end is one of a rule's peers.
+#[derive(Clone, Copy)]
+pub(super) enum PeerMatch {
+    Yes,
+    /// How near the nearest peer came (0 to 99), and what of it failed.
+    No(u32, Failed),
+    /// A peer asks for an address and the end has none yet.
+    Undecided,
+}
+
+pub(super) fn matches(
+    judge: &Judge<'_>,
+    rule: &Rule,
+    subject: &PodEntry,
+    other: &Party<'_>,
+    other_ip: Option<IpAddr>,
+) -> PeerMatch {
+    let Some(peers) = &rule.peers else {
+        return PeerMatch::Yes;
+    };
+    let mut best = (0, Failed::Peer);
+    let mut undecided = false;
+    for peer in peers {
+        let found = match peer {
+            Peer::Pods { namespaces, pods } => match &other.who {
+                Who::Pod { entry, namespace } => {
+                    let in_scope = match namespaces {
+                        Some(selector) => selector.matches(&namespace.label_set),
+                        None => entry.pod.id.namespace == subject.pod.id.namespace,
+                    };
+                    match_pod(in_scope, pods, &entry.labels)
+                }
+                Who::Node(_) | Who::External => PeerMatch::No(5, Failed::Peer),
+            },
+            Peer::Ip { cidr, except } => {
+                let seen = match other.who {
+                    Who::Pod { .. } => judge.profile.ipblock_matches_pods,
+                    Who::Node(_) => judge.profile.ipblock_matches_nodes,
+                    Who::External => true,
+                };
+                match (seen, other_ip) {
+                    (false, _) => PeerMatch::No(10, Failed::Peer),
+                    (true, Some(ip)) => match_ip(cidr, except, ip),
+                    // Both ends have addresses, but none of one family: nothing an ipBlock could match.
+                    (true, None) if !other.ips().is_empty() => PeerMatch::No(8, Failed::Peer),
+                    (true, None) => PeerMatch::Undecided,
+                }
+            }
+        };
+        match found {
+            PeerMatch::Yes => return PeerMatch::Yes,
+            PeerMatch::No(near, failed) if near > best.0 => best = (near, failed),
+            PeerMatch::No(..) => {}
+            PeerMatch::Undecided => undecided = true,
+        }
+    }
+    if undecided {
+        PeerMatch::Undecided
+    } else {
+        PeerMatch::No(best.0, best.1)
+    }
+}
+
+fn match_pod(in_scope: bool, pods: &Selector, labels: &LabelSet) -> PeerMatch {
+    let misses = u32::try_from(pods.misses(labels))
+        .unwrap_or(u32::MAX)
+        .min(9);
+    match (in_scope, misses) {
+        (true, 0) => PeerMatch::Yes,
+        (false, 0) if pods.selects_all() => PeerMatch::No(50, Failed::Namespace),
+        (false, 0) => PeerMatch::No(80, Failed::Namespace),
+        (true, misses) => PeerMatch::No(60 - misses, Failed::Peer),
+        (false, misses) => PeerMatch::No(20 - misses, Failed::Peer),
+    }
+}
+
+fn match_ip(cidr: &IpNet, except: &[IpNet], ip: IpAddr) -> PeerMatch {
+    if !cidr.contains(&ip) {
+        let same_family = cidr.addr().is_ipv4() == ip.is_ipv4();
+        return PeerMatch::No(if same_family { 30 } else { 8 }, Failed::Peer);
+    }
+    if except.iter().any(|net| net.contains(&ip)) {
+        PeerMatch::No(70, Failed::Peer)
+    } else {
+        PeerMatch::Yes
+    }
+}
