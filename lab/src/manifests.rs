@@ -217,3 +217,59 @@ fn slice(
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1 as core;
+    use serde::de::DeserializeOwned;
+    use tracer_policy::model::{Node, Pod, Service};
+
+    use super::*;
+
+    fn documents<T: DeserializeOwned>(kind: &str) -> Vec<T> {
+        let all: Vec<serde_json::Value> = serde_saphyr::from_multiple(&cluster()).unwrap();
+        all.into_iter()
+            .filter(|document| document["kind"] == kind)
+            .map(|document| serde_json::from_value(document).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn pods_have_the_plans_addresses_and_probes() {
+        let pods: Vec<_> = documents::<core::Pod>("Pod")
+            .iter()
+            .map(|pod| Pod::try_from(pod).unwrap())
+            .collect();
+        assert_eq!(pods.len(), PODS.len());
+        for (pod, plan) in pods.iter().zip(&PODS) {
+            assert_eq!(pod.ips, plan.addresses.both());
+            assert_eq!(pod.node.as_deref(), Some(plan.node));
+            let probes: Vec<_> = pod.probes.iter().map(|probe| probe.port).collect();
+            let wanted: &[u16] = if plan.container == "vault" {
+                &[8200, 8200]
+            } else {
+                &[]
+            };
+            assert_eq!(probes, wanted);
+        }
+    }
+
+    #[test]
+    fn nodes_and_services_have_the_plans_addresses() {
+        let node = |node: &core::Node| Node::try_from(node).unwrap();
+        let nodes: Vec<_> = documents::<core::Node>("Node").iter().map(node).collect();
+        let names: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["master", "node-1", "node-2"]);
+        for ip in NODE.both() {
+            assert!(nodes[1].addresses.iter().any(|address| address.ip == ip));
+        }
+        let service = |service: &core::Service| Service::try_from(service).unwrap();
+        let services: Vec<_> = documents::<core::Service>("Service")
+            .iter()
+            .map(service)
+            .collect();
+        assert_eq!(services[0].ips, KUBERNETES_SERVICE.both());
+        assert_eq!(services[1].ips, DNS_SERVICE.both());
+        assert!(services[2].ips.is_empty());
+    }
+}
