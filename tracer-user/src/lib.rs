@@ -4,7 +4,12 @@
 //! `sink`. The stages between are pure: they import neither aya nor kube nor tokio.
 #![deny(unsafe_code)]
 
+pub mod attribute;
+pub mod classify;
+pub mod cluster;
 pub mod decode;
+pub mod enrich;
+pub mod explain;
 pub mod filter;
 pub mod record;
 pub mod sink;

@@ -87,6 +87,8 @@ pub enum Class {
     Dns,
     /// Any other traffic from a node's own address to a pod.
     NodeToPod,
+    /// A pod to a node's own processes.
+    PodToNode,
     /// Pod to pod.
     PodToPod,
     /// The cloud's metadata address.
@@ -99,11 +101,12 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::KubeletProbe,
         Self::ApiserverEgress,
         Self::Dns,
         Self::NodeToPod,
+        Self::PodToNode,
         Self::PodToPod,
         Self::CloudMetadata,
         Self::IcmpControl,
@@ -117,6 +120,7 @@ impl Class {
             Self::ApiserverEgress => "apiserver-egress",
             Self::Dns => "dns",
             Self::NodeToPod => "node-to-pod",
+            Self::PodToNode => "pod-to-node",
             Self::PodToPod => "pod-to-pod",
             Self::CloudMetadata => "cloud-metadata",
             Self::IcmpControl => "icmp-control",

@@ -127,8 +127,24 @@ impl TcpFlags {
             .map(|(_, name)| name)
     }
 
+    /// From names as [`TcpFlags::names`] gives them; others are passed over.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let bit = |name| Self::NAMES.iter().position(|known| *known == name);
+        Self(
+            names
+                .into_iter()
+                .filter_map(bit)
+                .fold(0, |flags, bit| flags | 1 << bit),
+        )
+    }
+
     /// A connection's first packet: SYN without ACK.
     pub const fn is_initial_syn(self) -> bool {
         self.0 & 0b1_0010 == 0b0_0010
+    }
+
+    /// The answer to a connection's first packet: SYN with ACK.
+    pub const fn is_syn_ack(self) -> bool {
+        self.0 & 0b1_0010 == 0b1_0010
     }
 }

@@ -104,9 +104,8 @@ impl<W: Write + Send> Sink for Pcapng<W> {
         let nanos = u64::try_from(drop.time.as_nanosecond()).unwrap_or(0);
         let captured = u32::try_from(raw.packet.len()).unwrap_or(u32::MAX);
         self.block.extend(interface.to_le_bytes());
-        self.block.extend(((nanos >> 32) as u32).to_le_bytes());
-        self.block
-            .extend(((nanos & u64::from(u32::MAX)) as u32).to_le_bytes());
+        // The upper half first, each half in the file's byte order.
+        self.block.extend(nanos.rotate_left(32).to_le_bytes());
         self.block.extend(captured.to_le_bytes());
         self.block.extend(raw.length.max(captured).to_le_bytes());
         self.block.extend(&raw.packet);

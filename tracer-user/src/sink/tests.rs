@@ -16,7 +16,7 @@ fn compact(drop: &Drop, width: usize) -> String {
         |out, drop| {
             Compact::new(out, width, TimeZone::UTC)
                 .accept(drop, None)
-                .unwrap()
+                .unwrap();
         },
         drop,
     )

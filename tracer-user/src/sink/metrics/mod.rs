@@ -142,9 +142,8 @@ impl Metrics {
         // The pod whose isolation was met: the receiver on ingress, else the sender.
         let (namespace, workload) = match drop.direction {
             Some(Direction::Ingress) => (destination_namespace, destination_workload),
-            Some(Direction::Egress) => (source_namespace, source_workload),
             None if source_namespace.is_empty() => (destination_namespace, destination_workload),
-            None => (source_namespace, source_workload),
+            Some(Direction::Egress) | None => (source_namespace, source_workload),
         };
         if drop.class.is_some_and(Class::is_invisible) {
             self.invisible.add([class, namespace, workload], drop.count);

@@ -1,0 +1,100 @@
+use tracer_policy::model::Protocol;
+
+use super::Attributor;
+use crate::decode::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
+use crate::record::{Drop, DropAction};
+
+impl Attributor {
+    /// What this cluster says of a recorded drop. Time, node and what the kernel told stay as recorded.
+    pub fn again(&self, recorded: &Drop) -> Drop {
+        let mut drop = self.attribute(&raw(recorded), recorded.time);
+        drop.node.clone_from(&recorded.node);
+        drop.drop = recorded.drop.clone();
+        if self.cluster.is_none() || recorded.source.is_none() {
+            return recorded.clone();
+        }
+        drop
+    }
+}
+
+/// The part of a recorded drop that the kernel told.
+fn raw(drop: &Drop) -> RawDrop {
+    let flow = || {
+        let (source, destination) = (drop.source.as_ref()?, drop.destination.as_ref()?);
+        let name = drop.protocol.as_deref()?;
+        let protocol =
+            Protocol::from_name(name).or_else(|| name.parse().ok().map(Protocol::from_number))?;
+        Some(Flow {
+            source: source.ip,
+            destination: destination.ip,
+            protocol,
+            source_port: source.port,
+            destination_port: destination.port,
+            tcp_flags: drop
+                .tcp_flags
+                .as_ref()
+                .map(|names| TcpFlags::from_names(names.iter().map(String::as_str))),
+            icmp: drop.icmp.map(|icmp| Icmp {
+                kind: icmp.kind,
+                code: icmp.code,
+            }),
+        })
+    };
+    let details = &drop.drop;
+    RawDrop {
+        ktime_ns: 0,
+        count: drop.count,
+        reason: DropReason {
+            number: 0,
+            name: details.reason.clone(),
+        },
+        location: Location {
+            address: 0,
+            symbol: details.location.clone(),
+        },
+        hook: match (details.datapath.as_deref(), details.hook.as_deref()) {
+            (Some("netfilter"), _) => Some(Hook::Netfilter),
+            (_, Some("tc ingress")) => Some(Hook::TcIngress),
+            (_, Some("tc egress")) => Some(Hook::TcEgress),
+            (Some("xdp"), _) => Some(Hook::Xdp),
+            (Some("cgroup"), _) => Some(Hook::CgroupEgress),
+            (Some("socket"), _) => Some(Hook::SocketFilter),
+            (Some("lsm"), _) => Some(Hook::Security),
+            _ => None,
+        },
+        action: match (details.action, details.reply.as_deref()) {
+            (Some(DropAction::Drop), _) => Some(Action::Drop),
+            (Some(DropAction::Reject), Some("tcp reset")) => Some(Action::RejectTcpReset),
+            // Which ICMP it was matters for the symptom only: the usual one.
+            (Some(DropAction::Reject), reply) => Some(Action::RejectIcmp(
+                if reply.is_some_and(|reply| reply.starts_with("icmp6")) {
+                    Icmp { kind: 1, code: 4 }
+                } else {
+                    Icmp { kind: 3, code: 3 }
+                },
+            )),
+            (None, _) => None,
+        },
+        interface: details.interface.clone().map(|name| (0, name)),
+        netns: details.netns,
+        mark: 0,
+        length: 0,
+        flow: flow(),
+        packet: bytes::Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn without_a_cluster_a_record_stays_what_it_is() {
+        let drop: Drop = serde_json::from_str(include_str!("../../tests/data/probe.json")).unwrap();
+        let again = Attributor::new("other".into(), None).again(&drop);
+        assert_eq!(again, drop);
+        assert!(drop.time > Timestamp::UNIX_EPOCH);
+    }
+}

@@ -1,0 +1,165 @@
+//! Raw drop → attributed, explained, classified drop: the pure middle of the pipeline in one call.
+
+mod again;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tracer_policy::Cluster;
+use tracer_policy::model::{Handler, Probe, ProbeKind};
+
+use crate::classify::{self, Classified};
+use crate::decode::{Action, Flow, Hook, Icmp, RawDrop};
+use crate::enrich::{Ends, stranger};
+use crate::explain::explain;
+use crate::record::{Drop, DropAction, DropInfo, IcmpHeader, Peer, PeerKind, ProbeInfo};
+
+/// Knows the node and, where there is one, the cluster.
+#[derive(Clone, Debug)]
+pub struct Attributor {
+    node: String,
+    cluster: Option<Arc<Cluster>>,
+}
+
+impl Attributor {
+    /// `cluster`: `None` leaves addresses as they are.
+    pub const fn new(node: String, cluster: Option<Arc<Cluster>>) -> Self {
+        Self { node, cluster }
+    }
+
+    /// Attributes a drop that happened at `time` on this node.
+    pub fn attribute(&self, raw: &RawDrop, time: Timestamp) -> Drop {
+        let mut drop = bare(raw, time, self.node.clone());
+        let (Some(flow), Some(cluster)) = (&raw.flow, &self.cluster) else {
+            return drop;
+        };
+        let ends = Ends::of(flow, cluster);
+        let (source, destination) = ends.peers();
+        drop.source = Some(source);
+        drop.destination = Some(destination);
+        let explained = explain(raw, &ends, cluster);
+        let reply = explained.as_ref().map_or_else(
+            || {
+                flow.tcp_flags
+                    .is_some_and(crate::decode::TcpFlags::is_syn_ack)
+            },
+            |explained| explained.reply,
+        );
+        let policy = explained.map(|explained| explained.policy);
+        let Classified { class, probe } = classify::classify(&ends, reply, cluster);
+        drop.class = class;
+        drop.probe = probe.map(probe_info);
+        drop.symptom = classify::symptom(flow, raw.action, class, probe);
+        drop.hint = classify::hint(&ends, reply, class, policy.as_ref(), cluster);
+        drop.direction = policy.as_ref().and_then(|policy| policy.direction);
+        drop.policy = policy;
+        drop
+    }
+}
+
+/// What the packet alone tells.
+fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
+    let flow = raw.flow.as_ref();
+    let (hook, datapath) = hook_names(raw.hook);
+    let (action, reply) = match raw.action {
+        None => (None, None),
+        Some(Action::Drop) => (Some(DropAction::Drop), None),
+        Some(Action::RejectIcmp(icmp)) => (Some(DropAction::Reject), Some(icmp_name(icmp, flow))),
+        Some(Action::RejectTcpReset) => (Some(DropAction::Reject), Some("tcp reset".to_owned())),
+    };
+    Drop {
+        time,
+        node,
+        count: raw.count,
+        direction: None,
+        class: None,
+        source: flow.map(|flow| unknown(flow.source, flow.source_port)),
+        destination: flow.map(|flow| unknown(flow.destination, flow.destination_port)),
+        protocol: flow.map(|flow| flow.protocol.to_string()),
+        tcp_flags: flow
+            .and_then(|flow| flow.tcp_flags)
+            .map(|flags| flags.names().map(str::to_owned).collect()),
+        icmp: flow.and_then(|flow| flow.icmp).map(|icmp| IcmpHeader {
+            kind: icmp.kind,
+            code: icmp.code,
+        }),
+        drop: DropInfo {
+            reason: raw.reason.name.clone(),
+            action,
+            reply,
+            hook: hook.map(str::to_owned),
+            location: raw.location.symbol.clone(),
+            datapath: datapath.map(str::to_owned),
+            interface: raw.interface.as_ref().map(|(_, name)| name.clone()),
+            netns: raw.netns,
+        },
+        policy: None,
+        probe: None,
+        symptom: None,
+        hint: None,
+    }
+}
+
+fn unknown(ip: std::net::IpAddr, port: Option<u16>) -> Peer {
+    stranger(ip, port, PeerKind::Unknown)
+}
+
+/// The hook and the datapath as the record names them.
+const fn hook_names(hook: Option<Hook>) -> (Option<&'static str>, Option<&'static str>) {
+    match hook {
+        None => (None, None),
+        Some(Hook::Netfilter) => (None, Some("netfilter")),
+        Some(Hook::TcIngress) => (Some("tc ingress"), Some("tc")),
+        Some(Hook::TcEgress) => (Some("tc egress"), Some("tc")),
+        Some(Hook::Xdp) => (Some("xdp"), Some("xdp")),
+        Some(Hook::CgroupEgress) => (Some("cgroup egress"), Some("cgroup")),
+        Some(Hook::SocketFilter) => (Some("socket filter"), Some("socket")),
+        Some(Hook::Security) => (Some("security"), Some("lsm")),
+    }
+}
+
+/// An ICMP error by the name iptables gives it (`--reject-with`).
+fn icmp_name(icmp: Icmp, flow: Option<&Flow>) -> String {
+    let v6 = flow.is_some_and(|flow| flow.source.is_ipv6());
+    let name = match (v6, icmp.kind, icmp.code) {
+        (false, 3, 0) => "net-unreachable",
+        (false, 3, 1) => "host-unreachable",
+        (false, 3, 2) => "proto-unreachable",
+        (false, 3, 3) | (true, 1, 4) => "port-unreachable",
+        (false, 3, 9) => "net-prohibited",
+        (false, 3, 10) => "host-prohibited",
+        (false, 3, 13) => "admin-prohibited",
+        (true, 1, 0) => "no-route",
+        (true, 1, 1) => "adm-prohibited",
+        (true, 1, 3) => "addr-unreachable",
+        (true, 1, 5) => "policy-fail",
+        (true, 1, 6) => "reject-route",
+        _ => return format!("icmp {}/{}", icmp.kind, icmp.code),
+    };
+    format!("{} {name}", if v6 { "icmp6" } else { "icmp" })
+}
+
+fn probe_info(probe: &Probe) -> ProbeInfo {
+    ProbeInfo {
+        kind: match probe.kind {
+            ProbeKind::Startup => "startup",
+            ProbeKind::Readiness => "readiness",
+            ProbeKind::Liveness => "liveness",
+            ProbeKind::Lifecycle => "lifecycle",
+        }
+        .to_owned(),
+        container: probe.container.clone(),
+        handler: match &probe.handler {
+            Handler::Http { tls: false, .. } => "http",
+            Handler::Http { tls: true, .. } => "https",
+            Handler::Tcp => "tcp",
+            Handler::Grpc => "grpc",
+        }
+        .to_owned(),
+        port: probe.port,
+        period_seconds: probe.period_seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests;

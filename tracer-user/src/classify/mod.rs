@@ -1,0 +1,166 @@
+//! What kind of traffic it was: by packet and cluster state, never by a port number alone.
+
+mod hint;
+mod probe;
+mod symptom;
+
+pub use hint::hint;
+pub use symptom::symptom;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tracer_policy::model::{Probe, Protocol};
+use tracer_policy::{Cluster, Owner};
+
+use crate::decode::Flow;
+use crate::enrich::Ends;
+use crate::record::Class;
+
+/// A flow's class, and the probe it belongs to where it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classified<'a> {
+    /// The class; `None` between nodes, which is no traffic of pods.
+    pub class: Option<Class>,
+    /// For a kubelet probe: which.
+    pub probe: Option<&'a Probe>,
+}
+
+/// Where clouds serve instance metadata: AWS, GCP, Azure and others; AWS over IPv6.
+const METADATA: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Where the node-local DNS cache listens: its own default and that of kubespray.
+const NODE_LOCAL_DNS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 25, 10)),
+];
+
+/// The port DNS is served at, before any translation.
+const DNS: u16 = 53;
+
+/// The ports DNS pods serve at: that of `CoreDNS`, that of `OpenShift`.
+const DNS_TARGETS: [u16; 2] = [DNS, 5353];
+
+/// Classifies a packet; `reply` turns it round, so that an answer has the class of its question.
+pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Classified<'a> {
+    let flow = ends.flow;
+    let way = if reply {
+        Way {
+            client: ends.destination,
+            server: ends.source,
+            server_ip: flow.source,
+            port: flow.source_port,
+            protocol: flow.protocol,
+        }
+    } else {
+        Way {
+            client: ends.source,
+            server: ends.destination,
+            server_ip: flow.destination,
+            port: flow.destination_port,
+            protocol: flow.protocol,
+        }
+    };
+    let class = |class| Classified {
+        class: Some(class),
+        probe: None,
+    };
+    if METADATA.contains(&way.server_ip) {
+        return class(Class::CloudMetadata);
+    }
+    if is_control(flow) {
+        return class(Class::IcmpControl);
+    }
+    if matches!(way.client, Owner::Pod(_)) && way.is_api_server(cluster) {
+        return class(Class::ApiserverEgress);
+    }
+    if way.is_dns(cluster) {
+        return class(Class::Dns);
+    }
+    match (way.client, way.server) {
+        (Owner::Node(node, _), Owner::Pod(pod)) => match probe::of(node, pod, &way) {
+            Some(probe) => Classified {
+                class: Some(Class::KubeletProbe),
+                probe: Some(probe),
+            },
+            None => class(Class::NodeToPod),
+        },
+        // A Service's address that was not translated yet stands for the pods behind it.
+        (Owner::Pod(_), Owner::Pod(_) | Owner::Service(_)) => class(Class::PodToPod),
+        (Owner::Pod(_), Owner::Node(..)) => class(Class::PodToNode),
+        (Owner::Node(..), Owner::Node(..) | Owner::Service(_)) => Classified {
+            class: None,
+            probe: None,
+        },
+        _ => class(Class::External),
+    }
+}
+
+/// A flow from who opens it to who serves it.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    client: Owner<'a>,
+    server: Owner<'a>,
+    server_ip: IpAddr,
+    port: Option<u16>,
+    protocol: Protocol,
+}
+
+impl Way<'_> {
+    /// Whether it goes to the API server: an endpoint of Service `default/kubernetes`, or its virtual
+    /// address before translation.
+    fn is_api_server(&self, cluster: &Cluster) -> bool {
+        self.protocol == Protocol::Tcp
+            && self
+                .port
+                .is_some_and(|port| cluster.is_api_server(self.server_ip, port))
+    }
+
+    /// Whether it goes to a Service that serves DNS: at its virtual address, at an endpoint of it, or at
+    /// a node-local cache.
+    fn is_dns(&self, cluster: &Cluster) -> bool {
+        let Some(port) = self.port else { return false };
+        if !matches!(self.protocol, Protocol::Tcp | Protocol::Udp) {
+            return false;
+        }
+        if port == DNS && NODE_LOCAL_DNS.contains(&self.server_ip) {
+            return true;
+        }
+        if port == DNS
+            && cluster
+                .service_at(self.server_ip, port, self.protocol)
+                .is_some()
+        {
+            return true;
+        }
+        let serves_dns = |id| {
+            cluster.service(id).is_some_and(|service| {
+                service
+                    .ports
+                    .iter()
+                    .any(|own| own.port == DNS && own.protocol == self.protocol)
+            })
+        };
+        DNS_TARGETS.contains(&port)
+            && cluster
+                .services_behind(self.server_ip, port, self.protocol)
+                .into_iter()
+                .any(serves_dns)
+    }
+}
+
+/// ICMP that reports errors or keeps links alive: destination unreachable (path MTU among it), time
+/// exceeded, parameter problem; for IPv6 also packet too big and neighbour discovery.
+fn is_control(flow: &Flow) -> bool {
+    let Some(icmp) = flow.icmp else { return false };
+    match flow.protocol {
+        Protocol::Icmp => matches!(icmp.kind, 3 | 11 | 12),
+        Protocol::Icmpv6 => matches!(icmp.kind, 1..=4 | 133..=137),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! `--cluster PATH`: a file, a folder, or standard input.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use super::documents::each_object;
+use super::error::{LoadError, Warning};
+use super::objects::Loaded;
+
+/// Reads cluster state from a YAML or JSON file, from all such files below a folder in order of their
+/// names, or from standard input (`-`).
+///
+/// # Errors
+/// The first thing that cannot be read, with file, document and field.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let mut loaded = Loaded::default();
+    if path == Path::new("-") {
+        each_object(path, io::stdin().lock(), |found| loaded.take(found))?;
+    } else {
+        for file in files(path)? {
+            let open = File::open(&file).map_err(|source| LoadError::Read {
+                path: file.clone(),
+                source,
+            })?;
+            each_object(&file, BufReader::with_capacity(1 << 16, open), |found| {
+                loaded.take(found)
+            })?;
+        }
+    }
+    if loaded.used.is_empty() {
+        loaded.warn(Warning::Nothing {
+            path: path.to_owned(),
+        });
+    }
+    Ok(loaded)
+}
+
+/// The files that `path` stands for.
+fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let read = |source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let kind = fs::metadata(path).map_err(read)?;
+    if kind.is_dir() {
+        let mut files = Vec::new();
+        walk(path, &mut files)?;
+        if files.is_empty() {
+            return Err(LoadError::EmptyFolder(path.to_owned()));
+        }
+        files.sort();
+        return Ok(files);
+    }
+    // Pipes are fine: `--cluster <(kubectl get ...)`.
+    Ok(vec![path.to_owned()])
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {
+    let read = |source| LoadError::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    for entry in fs::read_dir(folder).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        let path = entry.path();
+        // Symbolic links to folders are not followed, so that no loop is.
+        if entry.file_type().map_err(read)?.is_dir() {
+            walk(&path, files)?;
+        } else if path.extension().is_some_and(|end| {
+            ["yaml", "yml", "json"]
+                .iter()
+                .any(|known| end.eq_ignore_ascii_case(known))
+        }) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Who is this address, and which policies are there: cluster state from files.
+
+mod documents;
+mod error;
+mod files;
+pub mod host;
+mod objects;
+
+pub use error::{LoadError, Place, Warning};
+pub use files::load;
+pub use objects::{Loaded, PolicySource};
+
+#[cfg(test)]
+mod tests;

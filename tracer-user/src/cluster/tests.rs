@@ -1,0 +1,207 @@
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use tracer_policy::Owner;
+
+use super::*;
+
+fn load_text(text: &str) -> Result<Loaded, LoadError> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    fs::write(&file, text).unwrap();
+    load(&file)
+}
+
+/// The message without the folder's name.
+fn refused(text: &str) -> String {
+    let message = load_text(text).unwrap_err().to_string();
+    message.split_once("cluster.yaml").unwrap().1.to_owned()
+}
+
+const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n";
+
+#[test]
+fn a_kubectl_list_is_taken_over_whole() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/incident.yaml");
+    let loaded = load(&file).unwrap();
+    let used: Vec<_> = loaded
+        .used
+        .iter()
+        .map(|(kind, n)| (kind.as_str(), *n))
+        .collect();
+    assert_eq!(
+        used,
+        [
+            ("EndpointSlice", 2),
+            ("Namespace", 2),
+            ("NetworkPolicy", 1),
+            ("Node", 2),
+            ("Pod", 3),
+            ("Service", 2)
+        ]
+    );
+    assert_eq!(
+        loaded.skipped.iter().collect::<Vec<_>>(),
+        [(&"apps/v1 StatefulSet".to_owned(), &1)]
+    );
+    assert_eq!(loaded.warnings(), []);
+    assert!(matches!(
+        loaded.cluster.owner("10.42.1.10".parse().unwrap()),
+        Owner::Pod(pod) if pod.id.to_string() == "vault/vault-0"
+    ));
+    assert_eq!(loaded.policies[0].policy, "vault/vault-policy");
+    assert_eq!(loaded.policies[0].place.item, Some(11));
+    let line = usize::try_from(loaded.policies[0].place.line.unwrap()).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(
+        text.lines().nth(line - 1).unwrap(),
+        "- apiVersion: networking.k8s.io/v1"
+    );
+}
+
+#[test]
+fn json_lists_and_typed_lists_are_read_too() {
+    let list = r#"{"apiVersion":"v1","kind":"PodList","items":[
+        {"metadata":{"name":"a","namespace":"n"},"status":{"podIP":"10.0.0.1"}},
+        {"metadata":{"name":"b","namespace":"n"}}]}
+        {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"n"}}"#;
+    let loaded = load_text(list).unwrap();
+    assert_eq!((loaded.used["Pod"], loaded.used["Namespace"]), (2, 1));
+    let yaml = "apiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: a, namespace: n}\n";
+    assert_eq!(load_text(yaml).unwrap().used["Pod"], 1);
+}
+
+#[test]
+fn a_folder_is_read_in_order_of_names_and_the_later_object_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = |ip: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: n}}\nstatus: {{podIP: {ip}}}\n"
+        )
+    };
+    fs::create_dir(folder.path().join("b")).unwrap();
+    fs::write(folder.path().join("b/late.yml"), pod("10.0.0.2")).unwrap();
+    fs::write(folder.path().join("a.yaml"), pod("10.0.0.1")).unwrap();
+    fs::write(folder.path().join("notes.txt"), "no: [yaml").unwrap();
+    let loaded = load(folder.path()).unwrap();
+    assert_eq!(
+        loaded.cluster.pod("n", "p").unwrap().ips,
+        ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(loaded.used["Pod"], 1);
+    let warning = loaded.warnings()[0].to_string();
+    assert!(
+        warning.starts_with("Pod n/p is there twice; the one at ") && warning.contains("late.yml"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn nothing_of_use_is_said() {
+    let empty = tempfile::tempdir().unwrap();
+    assert!(matches!(load(empty.path()), Err(LoadError::EmptyFolder(_))));
+    let loaded = load_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n").unwrap();
+    assert!(matches!(loaded.warnings(), [Warning::Nothing { .. }]));
+}
+
+#[test]
+fn what_is_wrong_is_named_by_line_document_object_and_field() {
+    let policy = |spec: &str| {
+        format!(
+            "{NAMESPACE}---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+             metadata: {{name: p, namespace: n}}\nspec: {spec}\n"
+        )
+    };
+    for (text, says) in [
+        (
+            policy("{podSelector: {}, ingress: yes please}"),
+            "NetworkPolicy n/p: spec.ingress: invalid type: string",
+        ),
+        (
+            policy("{podSelector: {}, ingres: []}"),
+            "NetworkPolicy n/p: spec.ingres: no field of this name",
+        ),
+        (
+            policy("{podSelector: {}, egress: [{to: [{podSelector: {}}], port: []}]}"),
+            "spec.egress[0].port: no field of this name",
+        ),
+        (
+            policy("{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/99}}]}]}"),
+            "NetworkPolicy n/p: spec.ingress[0].from[0].ipBlock.cidr: ",
+        ),
+    ] {
+        let message = refused(&text);
+        assert!(
+            message.starts_with(":5: document 2: ") && message.contains(says),
+            "{message}"
+        );
+    }
+    let pod = refused(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: n}\nstatus: {podIP: x}\n",
+    );
+    assert_eq!(
+        pod,
+        r#":1: document 1: Pod n/p: status.podIP: "x" is no IP address"#
+    );
+}
+
+#[test]
+fn what_is_no_object_or_no_yaml_is_refused_in_one_line() {
+    for (text, says) in [
+        ("just text\n", "document 1"),
+        ("a: 1\n", "expected apiVersion and kind"),
+        ("a: [1\n", ":"),
+        ("{\"a\": \n", "not valid JSON"),
+        ("apiVersion: v1\nkind: Namespace\nkind: Pod\n", "kind"),
+        ("- a\n- b\n", "document 1"),
+    ] {
+        let message = refused(text);
+        assert!(
+            message.contains(says) && !message.contains('\n'),
+            "{text:?}: {message}"
+        );
+    }
+}
+
+#[test]
+fn hostile_input_is_refused_quickly_and_without_a_crash() {
+    let deep = format!("a: {}1{}\n", "[".repeat(10_000), "]".repeat(10_000));
+    let deep_json = format!(
+        "{{\"a\": {}1{}}}\n",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    let mut bomb = "a: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
+        writeln!(bomb, "b{level}: &a{level} [{aliases}]").unwrap();
+    }
+    for text in [deep, deep_json, bomb] {
+        assert!(matches!(load_text(&text), Err(LoadError::Syntax { .. })));
+    }
+}
+
+#[test]
+fn the_hosts_own_addresses_become_the_nodes() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/incident.yaml");
+    let mut cluster = load(&file).unwrap().cluster;
+    let ips =
+        ["172.16.0.9", "10.42.1.1", "192.168.1.100", "169.254.7.7"].map(|ip| ip.parse().unwrap());
+    host::merge(&mut cluster, "node-a", &ips);
+    let owner = |ip: &str| match cluster.owner(ip.parse().unwrap()) {
+        Owner::Node(node, _) => Some(node.name.clone()),
+        _ => None,
+    };
+    assert_eq!(owner("172.16.0.9").as_deref(), Some("node-a"));
+    assert_eq!(owner("10.42.1.1").as_deref(), Some("node-a"));
+    assert_eq!(
+        owner("192.168.1.100").as_deref(),
+        Some("master"),
+        "it stays the master's"
+    );
+    assert_eq!(owner("169.254.7.7"), None);
+    host::merge(&mut cluster, "node-new", &["172.16.0.10".parse().unwrap()]);
+    assert!(cluster.node("node-new").is_some());
+    assert!(host::addresses().is_ok());
+}
