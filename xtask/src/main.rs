@@ -1,2 +1,50 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask <command>`.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool: results on stdout, progress on stderr"
+)]
+
+mod build;
+mod privilege;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring what building and testing need: toolchain parts, bpf-linker, cargo-deny, Debian packages
+    Setup(setup::Arguments),
+    /// Build the `tracer` binary with its eBPF programs
+    Build(build::Arguments),
+    /// Run every check: formatting, lints, unit and live tests, docs, licences
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = Workspace::find().and_then(|workspace| match arguments.command {
+        Command::Setup(arguments) => setup::run(&workspace, &arguments),
+        Command::Build(arguments) => build::run(&workspace, &arguments),
+        Command::Test(arguments) => test::run(&workspace, &arguments),
+    });
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

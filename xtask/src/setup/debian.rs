@@ -1,0 +1,77 @@
+//! The system programs that the live tests and the demo drive.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use crate::privilege::Privilege;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// A program, and the Debian package that brings it.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
+    ("nft", "nftables"),
+    ("ipset", "ipset"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("sysctl", "procps"),
+    ("modprobe", "kmod"),
+];
+
+pub(super) fn ensure(workspace: &Workspace) -> Result<bool> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    let names = missing.join(", ");
+    if process::find("apt-get").is_none() {
+        bail!(
+            "the live tests need programs that are missing here; install what Debian calls {names} \
+             with this system's package manager"
+        );
+    }
+    let privilege = Privilege::find(&format!("installing {names}"))?;
+    eprintln!("setup: installing the Debian packages {names}");
+    let apt = |arguments: &[&str]| {
+        // sudo drops the variable, so it is set behind it.
+        let mut command = privilege.command(workspace, "env");
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet=2"]);
+        process::run(command.args(arguments))
+    };
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&missing);
+
+    let had_lists = has_package_lists();
+    if !had_lists {
+        apt(&["update"])?;
+    }
+    let mut installed = apt(&install);
+    if installed.is_err() && had_lists {
+        eprintln!("setup: the package lists may be old; fetching them and trying once more");
+        apt(&["update"])?;
+        installed = apt(&install);
+    }
+    installed.with_context(|| format!("could not install {names}"))?;
+    Ok(true)
+}
+
+fn missing() -> Vec<&'static str> {
+    let mut packages: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| process::find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    packages.dedup();
+    packages
+}
+
+/// Images often come without them.
+fn has_package_lists() -> bool {
+    fs::read_dir("/var/lib/apt/lists").is_ok_and(|files| {
+        files
+            .filter_map(Result::ok)
+            .any(|file| file.file_name().to_string_lossy().contains("_Packages"))
+    })
+}

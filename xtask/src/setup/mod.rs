@@ -1,0 +1,66 @@
+//! `cargo xtask setup`: brings what building and testing need. Every other command calls the parts it needs.
+
+mod bpf_linker;
+mod cache;
+mod cargo_deny;
+mod debian;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::workspace::{Rustc, Workspace};
+
+pub(crate) use cargo_deny::find as cargo_deny;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {}
+
+/// One thing a command may need.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// clippy, rustfmt and the sources of `core`.
+    Toolchain,
+    /// The standard libraries of the static targets.
+    MuslTargets,
+    /// The linker of the eBPF programs.
+    BpfLinker,
+    /// The check of the dependencies' licences.
+    CargoDeny,
+    /// The system programs that the live tests and the demo drive.
+    SystemPrograms,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [
+        Self::Toolchain,
+        Self::MuslTargets,
+        Self::BpfLinker,
+        Self::CargoDeny,
+        Self::SystemPrograms,
+    ];
+}
+
+pub(crate) fn run(workspace: &Workspace, _: &Arguments) -> Result<ExitCode> {
+    if !ensure(workspace, &Part::ALL)? {
+        println!("setup: nothing to do");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings what is missing of `parts`, says so, and returns whether there was anything.
+pub(crate) fn ensure(workspace: &Workspace, parts: &[Part]) -> Result<bool> {
+    let rustc = Rustc::find(workspace)?;
+    let mut did = false;
+    for part in parts {
+        did |= match part {
+            Part::Toolchain => toolchain::ensure_components(workspace, &rustc)?,
+            Part::MuslTargets => toolchain::ensure_targets(workspace, &rustc)?,
+            Part::BpfLinker => bpf_linker::ensure(workspace, &rustc)?,
+            Part::CargoDeny => cargo_deny::ensure(workspace, &rustc)?,
+            Part::SystemPrograms => debian::ensure(workspace)?,
+        };
+    }
+    Ok(did)
+}

@@ -1,0 +1,149 @@
+//! What each step runs.
+
+use std::env;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::Stage;
+use super::cargo_test;
+use super::summary::Outcome;
+use crate::privilege::Privilege;
+use crate::process;
+use crate::setup::{self, Part};
+
+/// Packages whose integration tests work on the live kernel.
+const LIVE: [&str; 2] = ["lab", "tracer-user"];
+
+pub(super) fn fmt(stage: &Stage<'_>) -> Result<Outcome> {
+    passes(cargo(stage).args(["fmt", "--all", "--check"]))
+}
+
+pub(super) fn clippy(stage: &Stage<'_>) -> Result<Outcome> {
+    // The default members: all of user space.
+    passes(cargo(stage).args(["clippy", "--all-targets", "--", "-Dwarnings"]))
+}
+
+pub(super) fn clippy_ebpf(stage: &Stage<'_>) -> Result<Outcome> {
+    let mut cargo = cargo(stage);
+    cargo.args([
+        "clippy",
+        "--release",
+        "--target=bpfel-unknown-none",
+        "-Zbuild-std=core",
+    ]);
+    for package in &stage.packages.ebpf {
+        cargo.args(["--package", &package.name]);
+    }
+    let arch = env::consts::ARCH;
+    passes(
+        cargo
+            // Apart from the build's own, whose flags differ.
+            .arg("--target-dir")
+            .arg(stage.workspace.target_dir.join("ebpf/clippy"))
+            .args(["--", "-Dwarnings"])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env(
+                "CARGO_ENCODED_RUSTFLAGS",
+                format!(
+                    "--cfg=bpf_target_arch=\"{arch}\"\x1f--check-cfg=cfg(bpf_target_arch,values(any()))"
+                ),
+            ),
+    )
+}
+
+pub(super) fn unit(stage: &Stage<'_>) -> Result<Outcome> {
+    let mut count = cargo_test::run(cargo_test(stage).args(["--lib", "--bins"]))?;
+    // Integration tests of the packages that do no I/O.
+    let pure: Vec<_> = stage
+        .packages
+        .user
+        .iter()
+        .filter(|package| !LIVE.contains(&package.name.as_str()) && package.has_integration_tests())
+        .collect();
+    if !pure.is_empty() {
+        let mut cargo = cargo_test(stage);
+        for package in pure {
+            cargo.args(["--package", &package.name]);
+        }
+        count += cargo_test::run(cargo.args(["--test", "*"]))?;
+    }
+    count.outcome()
+}
+
+pub(super) fn live(stage: &Stage<'_>) -> Result<Outcome> {
+    let privilege = match Privilege::find("a test on the live kernel") {
+        Ok(privilege) => privilege,
+        Err(error) if env::var_os("TRACER_REQUIRE_ALL").is_some() => return Err(error),
+        Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
+    };
+    setup::ensure(stage.workspace, &[Part::SystemPrograms])?;
+    let mut cargo = cargo_test(stage);
+    for package in LIVE {
+        cargo.args(["--package", package]);
+    }
+    // One at a time: the kernel's drops are the whole machine's.
+    cargo.args(["--test", "*", "--", "--test-threads=1"]);
+    privilege.apply_to_runner(&mut cargo, &stage.rustc);
+    cargo_test::run(&mut cargo)?.outcome()
+}
+
+pub(super) fn examples(stage: &Stage<'_>) -> Result<Outcome> {
+    cargo_test::run(cargo_test(stage).arg("--doc"))?.outcome()
+}
+
+pub(super) fn documentation(stage: &Stage<'_>) -> Result<Outcome> {
+    passes(
+        cargo(stage)
+            .args(["doc", "--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "-Dwarnings"),
+    )
+}
+
+pub(super) fn licences(stage: &Stage<'_>) -> Result<Outcome> {
+    passes(deny(stage)?.args(["check", "licenses", "bans", "sources"]))
+}
+
+pub(super) fn advisories(stage: &Stage<'_>) -> Result<Outcome> {
+    // Fetched by itself, so that a network that is not there is told from an advisory that is.
+    let mut fetch = Command::new("timeout");
+    let deny_program = setup::cargo_deny(&stage.rustc)?;
+    fetch
+        .current_dir(&stage.workspace.root)
+        .arg("60")
+        .arg(deny_program)
+        .args(["--workspace", "fetch", "db"])
+        .env("GIT_TERMINAL_PROMPT", "0");
+    if let Err(error) = process::output(&mut fetch) {
+        eprintln!("{error:#}");
+        return Ok(Outcome::Skipped(
+            "the advisory database cannot be fetched here".to_owned(),
+        ));
+    }
+    passes(deny(stage)?.args(["check", "--disable-fetch", "advisories"]))
+}
+
+fn passes(command: &mut Command) -> Result<Outcome> {
+    process::run(command)?;
+    Ok(Outcome::Passed(String::new()))
+}
+
+fn cargo(stage: &Stage<'_>) -> Command {
+    stage.workspace.cargo()
+}
+
+fn cargo_test(stage: &Stage<'_>) -> Command {
+    let mut cargo = cargo(stage);
+    cargo
+        .args(["test", "--no-fail-fast"])
+        // A snapshot that differs is a failure, not a new file in the tree.
+        .env("INSTA_UPDATE", "no");
+    cargo
+}
+
+/// cargo-deny, over the whole workspace.
+fn deny(stage: &Stage<'_>) -> Result<Command> {
+    let mut command = stage.workspace.command(setup::cargo_deny(&stage.rustc)?);
+    command.arg("--workspace");
+    Ok(command)
+}
