@@ -1,3 +1,20 @@
-//! The wire contract between tracer's eBPF programs and its user space.
+//! The wire contract between tracer's eBPF programs and its user space, and the packet parser both use.
+//!
+//! Everything that crosses the border is `repr(C)` with fixed widths and explicit padding, holds no
+//! `bool`, `Option` or enum, and has its size asserted: what one side writes is what the other reads.
 #![no_std]
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::inline_always,
+    reason = "a call the verifier has to follow costs more than the copy"
+)]
+
+mod config;
+mod event;
+mod packet;
+mod state;
+
+pub use config::{ABSENT, Config, REASON_WORDS, feature, reason_bit};
+pub use event::{ABI, CAPTURE, DropEvent, IFNAME, MAGIC, field};
+pub use packet::{Headers, PacketBytes, ethertype, has, parse, parse_into, protocol};
+pub use state::{CpuState, NOTE_VALID_NS, WAKE_EVERY_NS};

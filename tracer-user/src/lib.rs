@@ -11,6 +11,7 @@ pub mod decode;
 pub mod enrich;
 pub mod explain;
 pub mod filter;
+pub mod kernel;
 pub mod record;
 pub mod sink;
 pub mod stream;

@@ -1,0 +1,134 @@
+//! What user space tells the kernel programs before they are loaded.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Offset of a field that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Bits of [`Config::features`].
+pub mod feature {
+    /// `kfree_skb` carries the drop reason (kernels since 5.17).
+    pub const REASON: u32 = 1 << 0;
+    /// Every reason is of interest, also one the bitmap has no bit for.
+    pub const ALL_REASONS: u32 = 1 << 1;
+}
+
+/// Read-only configuration: the verifier takes its values for constants.
+///
+/// Offsets are in bytes, from the running kernel's BTF; [`ABSENT`] where there is no such field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Config {
+    /// Bits of [`feature`].
+    pub features: u32,
+    /// Wake the reader when this many bytes are waiting in the ring.
+    pub wake_bytes: u32,
+    /// Size of `struct sk_buff`.
+    pub skb_size: u32,
+    /// `sk_buff.head`.
+    pub skb_head: u32,
+    /// `sk_buff.data`.
+    pub skb_data: u32,
+    /// `sk_buff.len`.
+    pub skb_len: u32,
+    /// `sk_buff.data_len`.
+    pub skb_data_len: u32,
+    /// `sk_buff.network_header`.
+    pub skb_network_header: u32,
+    /// `sk_buff.mac_header`.
+    pub skb_mac_header: u32,
+    /// `sk_buff.mark`.
+    pub skb_mark: u32,
+    /// `sk_buff.protocol`.
+    pub skb_protocol: u32,
+    /// `sk_buff.dev`.
+    pub skb_dev: u32,
+    /// `sk_buff.sk`.
+    pub skb_sk: u32,
+    /// `sk_buff._skb_refdst`.
+    pub skb_refdst: u32,
+    /// `net_device.ifindex`.
+    pub dev_ifindex: u32,
+    /// `net_device.name`.
+    pub dev_name: u32,
+    /// `net_device.nd_net.net`.
+    pub dev_net: u32,
+    /// `sock.__sk_common.skc_net.net`.
+    pub sock_net: u32,
+    /// `net.ns.inum`.
+    pub net_inum: u32,
+    /// `dst_entry.dev`.
+    pub dst_dev: u32,
+}
+
+const _: () = assert!(size_of::<Config>() == 80);
+
+impl Config {
+    /// Nothing known, nothing wanted.
+    pub const EMPTY: Self = Self {
+        features: 0,
+        wake_bytes: 0,
+        skb_size: 0,
+        skb_head: ABSENT,
+        skb_data: ABSENT,
+        skb_len: ABSENT,
+        skb_data_len: ABSENT,
+        skb_network_header: ABSENT,
+        skb_mac_header: ABSENT,
+        skb_mark: ABSENT,
+        skb_protocol: ABSENT,
+        skb_dev: ABSENT,
+        skb_sk: ABSENT,
+        skb_refdst: ABSENT,
+        dev_ifindex: ABSENT,
+        dev_name: ABSENT,
+        dev_net: ABSENT,
+        sock_net: ABSENT,
+        net_inum: ABSENT,
+        dst_dev: ABSENT,
+    };
+}
+
+/// Subsystems the reason bitmap has room for (`reason >> 16`; Linux 6.18 has 3).
+const SUBSYSTEMS: u32 = 8;
+/// Reasons a subsystem has room for (Linux 6.18's core has 128).
+const PER_SUBSYSTEM: u32 = 256;
+
+/// Words of the bitmap of reasons that are of interest.
+pub const REASON_WORDS: usize = (SUBSYSTEMS * PER_SUBSYSTEM / 64) as usize;
+
+/// Word and bit of a reason in the bitmap; `None` where the bitmap has no room for it.
+///
+/// The upper half of a reason is its subsystem.
+/// <https://github.com/torvalds/linux/blob/v6.18/include/net/dropreason.h#L7>
+#[inline(always)]
+#[must_use]
+pub const fn reason_bit(reason: u32) -> Option<(usize, u64)> {
+    let subsystem = reason >> 16;
+    let number = reason & 0xffff;
+    if subsystem >= SUBSYSTEMS || number >= PER_SUBSYSTEM {
+        return None;
+    }
+    let index = subsystem * PER_SUBSYSTEM + number;
+    Some(((index / 64) as usize, 1 << (index % 64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_bit_of_its_own() {
+        assert_eq!(reason_bit(0), Some((0, 1)));
+        assert_eq!(reason_bit(0x49), Some((1, 1 << 9)));
+        assert_eq!(reason_bit(0x2_0001), Some((8, 2)));
+        assert_eq!(reason_bit(0x7_00ff), Some((REASON_WORDS - 1, 1 << 63)));
+    }
+
+    #[test]
+    fn what_does_not_fit_has_none() {
+        assert_eq!(reason_bit(0x100), None);
+        assert_eq!(reason_bit(0x8_0000), None);
+        assert_eq!(reason_bit(u32::MAX), None);
+    }
+}

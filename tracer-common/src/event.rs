@@ -1,0 +1,85 @@
+//! One dropped packet as it crosses from the kernel program to user space.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::packet::Headers;
+
+/// First word of every record (`"drop"` in ASCII, read as little-endian).
+pub const MAGIC: u32 = u32::from_le_bytes(*b"drop");
+
+/// Version of all layouts of this crate; goes up with every change of any of them.
+pub const ABI: u16 = 1;
+
+/// Bytes of a packet that a record has room for.
+pub const CAPTURE: usize = 128;
+
+/// Length of an interface name with its NUL.
+/// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if.h#L33>
+pub const IFNAME: usize = 16;
+
+/// Which optional parts of a [`DropEvent`] hold something: bits of [`DropEvent::fields`].
+pub mod field {
+    /// `ifindex` and `ifname`.
+    pub const INTERFACE: u32 = 1 << 0;
+    /// `netns`.
+    pub const NETNS: u32 = 1 << 1;
+    /// `headers`.
+    pub const HEADERS: u32 = 1 << 2;
+    /// `reply_type` and `reply_code`: the kernel answered the sender with this ICMP message.
+    pub const ICMP_REPLY: u32 = 1 << 3;
+    /// `reason`: the kernel tells reasons (since 5.17).
+    pub const REASON: u32 = 1 << 4;
+    /// The interface is where the packet was to leave by its route: it was not at any device yet.
+    pub const FROM_ROUTE: u32 = 1 << 5;
+}
+
+/// One dropped packet, or, where `count` is above 1, that many of one flow.
+///
+/// Numbers are in host byte order; addresses are as they were on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct DropEvent {
+    /// [`MAGIC`].
+    pub magic: u32,
+    /// [`ABI`].
+    pub abi: u16,
+    /// Size of the record in bytes.
+    pub size: u16,
+    /// `bpf_ktime_get_ns`: nanoseconds of `CLOCK_MONOTONIC`.
+    pub ktime_ns: u64,
+    /// Packets this record stands for.
+    pub count: u64,
+    /// Address of the instruction after the call that freed the packet.
+    pub location: u64,
+    /// `enum skb_drop_reason` of the running kernel.
+    pub reason: u32,
+    /// Bits of [`field`].
+    pub fields: u32,
+    /// Interface index in its network namespace.
+    pub ifindex: u32,
+    /// Network namespace (inode number).
+    pub netns: u32,
+    /// `skb->mark`.
+    pub mark: u32,
+    /// Bytes from the network header to the packet's end.
+    pub length: u32,
+    /// How much of `packet` is filled.
+    pub captured: u16,
+    /// `skb->protocol`.
+    pub ethertype: u16,
+    /// ICMP type of the answer to the sender.
+    pub reply_type: u8,
+    /// ICMP code of the answer to the sender.
+    pub reply_code: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+    /// What the packet's headers say.
+    pub headers: Headers,
+    /// Interface name, filled up with NUL.
+    pub ifname: [u8; IFNAME],
+    /// The packet from its network header on.
+    pub packet: [u8; CAPTURE],
+}
+
+const _: () = assert!(size_of::<DropEvent>() == 256 && align_of::<DropEvent>() == 8);
+const _: () = assert!(core::mem::offset_of!(DropEvent, packet).is_multiple_of(8));

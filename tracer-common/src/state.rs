@@ -1,0 +1,42 @@
+//! What the kernel programs keep per CPU: their counters, and the note a reject leaves for its drop.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A reject's note is for a drop this soon after it, in nanoseconds; an older one was for a packet
+/// that went another way, and whose memory has been used again since.
+pub const NOTE_VALID_NS: u64 = 10_000_000;
+
+/// The reader is woken at most this often, in nanoseconds, unless the ring fills up.
+///
+/// The reader relies on it: it goes to sleep only after the ring was empty for longer than this.
+pub const WAKE_EVERY_NS: u64 = 5_000_000;
+
+/// State of one CPU. The first words are counters, and count packets.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct CpuState {
+    /// Dropped for a reason nobody asked for.
+    pub ignored: u64,
+    /// Handed to user space.
+    pub recorded: u64,
+    /// Of these, without headers that could be read.
+    pub unparsed: u64,
+    /// Lost: the ring was full.
+    pub ring_full: u64,
+    /// Lost: the packet's memory could not be read.
+    pub unreadable: u64,
+    /// Lost: dropped in an interrupt while this CPU was at work on another drop.
+    pub nested: u64,
+    /// Rejects seen through `icmp:icmp_send`.
+    pub rejects: u64,
+    /// The packet that was answered last, by its `sk_buff`'s address; 0 for none.
+    pub note_skb: u64,
+    /// When, as [`crate::DropEvent::ktime_ns`].
+    pub note_ktime_ns: u64,
+    /// ICMP type in the lowest byte, code in the next.
+    pub note_icmp: u32,
+    /// Not 0 while a drop is being worked on.
+    pub busy: u32,
+}
+
+const _: () = assert!(size_of::<CpuState>() == 80);

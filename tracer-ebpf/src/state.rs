@@ -1,0 +1,119 @@
+//! What a CPU keeps to itself: counters, the last reject's note, and room to work in.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use tracer_common::{CAPTURE, CpuState, Headers, NOTE_VALID_NS};
+
+/// Read by user space.
+#[map]
+static STATE: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Largest `struct sk_buff` there is room for (Linux 6.18: 224 to 256 bytes).
+pub(crate) const SKB_MAX: usize = 256;
+
+/// Room for copies of kernel memory: more than the stack can spare, and, unlike the stack before
+/// Linux 5.12, open to reads at computed offsets.
+#[repr(C, align(8))]
+pub(crate) struct Scratch {
+    /// The `sk_buff`.
+    pub(crate) skb: [u8; SKB_MAX],
+    /// The packet's first bytes.
+    pub(crate) packet: [u8; CAPTURE],
+    /// How many.
+    pub(crate) captured: u64,
+    /// What they say.
+    pub(crate) headers: Headers,
+}
+
+/// State of the CPU the program runs on.
+#[inline(always)]
+pub(crate) fn this_cpu() -> Option<This> {
+    STATE.get_ptr_mut(0).map(This)
+}
+
+/// Adds 1 to a counter of this CPU.
+macro_rules! count {
+    ($this:expr, $counter:ident) => {{
+        let state = $this.0;
+        // SAFETY: the pointer is a live map value of this CPU, checked by the verifier.
+        unsafe { (*state).$counter = (*state).$counter.wrapping_add(1) }
+    }};
+}
+pub(crate) use count;
+
+/// This CPU's state. A raw pointer, because on kernels before 6.2 an interrupt's drop may run the
+/// program again, on the same CPU, in the middle of this one.
+#[derive(Clone, Copy)]
+pub(crate) struct This(pub(crate) *mut CpuState);
+
+impl This {
+    /// Takes the scratch room for one drop, or `None` where an outer drop has it.
+    #[inline(always)]
+    pub(crate) fn enter(self) -> Option<*mut Scratch> {
+        // SAFETY: see `count`; volatile, so that the mark is set before and taken away after the work.
+        unsafe {
+            let busy = &raw mut (*self.0).busy;
+            if busy.read_volatile() != 0 {
+                return None;
+            }
+            let scratch = SCRATCH.get_ptr_mut(0)?;
+            busy.write_volatile(1);
+            Some(scratch)
+        }
+    }
+
+    /// Gives it back.
+    #[inline(always)]
+    pub(crate) fn leave(self) {
+        // SAFETY: as in `enter`.
+        unsafe { (&raw mut (*self.0).busy).write_volatile(0) }
+    }
+
+    /// Remembers that a packet's sender is being told.
+    #[inline(always)]
+    pub(crate) fn note(self, skb: u64, ktime_ns: u64, kind: u8, code: u8) {
+        // SAFETY: see `count`.
+        unsafe {
+            (*self.0).note_skb = skb;
+            (*self.0).note_ktime_ns = ktime_ns;
+            (*self.0).note_icmp = u32::from(kind) | u32::from(code) << 8;
+        }
+    }
+
+    /// Takes away the note for this packet, if the last one was for it.
+    ///
+    /// Also for drops nobody asked for: the memory of a packet is soon another packet's.
+    #[inline(always)]
+    pub(crate) fn take_note(self, skb: u64) -> Option<Note> {
+        // SAFETY: see `count`.
+        unsafe {
+            if (*self.0).note_skb != skb {
+                return None;
+            }
+            (*self.0).note_skb = 0;
+            Some(Note {
+                ktime_ns: (*self.0).note_ktime_ns,
+                icmp: (*self.0).note_icmp,
+            })
+        }
+    }
+}
+
+/// What the sender of a packet was told, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Note {
+    ktime_ns: u64,
+    icmp: u32,
+}
+
+impl Note {
+    /// ICMP type and code, if the note is fresh enough to be about the packet dropped at `now`.
+    #[inline(always)]
+    pub(crate) fn icmp(self, now: u64) -> Option<(u8, u8)> {
+        let [kind, code, ..] = self.icmp.to_le_bytes();
+        (now.wrapping_sub(self.ktime_ns) < NOTE_VALID_NS).then_some((kind, code))
+    }
+}

@@ -1,0 +1,215 @@
+//! The checks between a record's bytes and a [`RawDrop`].
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::Bytes;
+use tracer_common::{ABI, CAPTURE, DropEvent, Headers, MAGIC, field, has};
+use tracer_policy::model::Protocol;
+use zerocopy::FromBytes;
+
+use super::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
+
+/// Why a record is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not the size a record has.
+    #[error("a record of {got} bytes instead of {wanted}")]
+    Size {
+        /// Its size in bytes.
+        got: usize,
+        /// The size a record has.
+        wanted: usize,
+    },
+    /// Does not begin like a record.
+    #[error("no record of tracer's: it begins with {0:#010x}")]
+    Foreign(u32),
+    /// Written by another version of the kernel programs.
+    #[error("a record of ABI version {0} instead of {ABI}")]
+    Abi(u16),
+    /// Says of itself what cannot be.
+    #[error("a record with an impossible {0}")]
+    Impossible(&'static str),
+}
+
+/// Names for the numbers in a record.
+pub trait Resolve: Send {
+    /// Name of a drop reason, without `SKB_DROP_REASON_`.
+    fn reason(&self, number: u32) -> Option<String>;
+    /// `symbol+0xoffset` of an address in the kernel.
+    fn symbol(&mut self, address: u64) -> Option<String>;
+}
+
+/// Decodes records. Looks each name up once.
+pub struct Decoder {
+    resolve: Box<dyn Resolve>,
+    reasons: HashMap<u32, String>,
+    symbols: HashMap<u64, Option<String>>,
+}
+
+impl Decoder {
+    /// A decoder that asks `resolve` for names.
+    pub fn new(resolve: Box<dyn Resolve>) -> Self {
+        Self {
+            resolve,
+            reasons: HashMap::new(),
+            symbols: HashMap::new(),
+        }
+    }
+
+    /// Decodes one record, whole.
+    pub fn decode(&mut self, record: &[u8]) -> Result<RawDrop, DecodeError> {
+        let event = check(record)?;
+        let reason = self.reason(&event);
+        let location = Location {
+            address: event.location,
+            symbol: self.symbol(event.location),
+        };
+        let hook = hook(&reason.name);
+        Ok(RawDrop {
+            ktime_ns: event.ktime_ns,
+            count: event.count,
+            hook,
+            action: action(&event, hook),
+            reason,
+            location,
+            interface: interface(&event),
+            netns: (event.fields & field::NETNS != 0).then_some(event.netns),
+            mark: event.mark,
+            length: event.length,
+            flow: (event.fields & field::HEADERS != 0)
+                .then(|| flow(&event.headers))
+                .transpose()?,
+            packet: Bytes::copy_from_slice(&event.packet[..usize::from(event.captured)]),
+        })
+    }
+
+    fn reason(&mut self, event: &DropEvent) -> DropReason {
+        let number = event.reason;
+        let name = if event.fields & field::REASON == 0 {
+            "NOT_SPECIFIED".to_owned()
+        } else {
+            self.reasons
+                .entry(number)
+                .or_insert_with(|| {
+                    self.resolve
+                        .reason(number)
+                        .unwrap_or_else(|| number.to_string())
+                })
+                .clone()
+        };
+        DropReason { number, name }
+    }
+
+    fn symbol(&mut self, address: u64) -> Option<String> {
+        self.symbols
+            .entry(address)
+            .or_insert_with(|| self.resolve.symbol(address))
+            .clone()
+    }
+}
+
+/// Is it a record, of this version, that holds together?
+fn check(record: &[u8]) -> Result<DropEvent, DecodeError> {
+    let wanted = size_of::<DropEvent>();
+    let size = DecodeError::Size {
+        got: record.len(),
+        wanted,
+    };
+    // Foreign bytes are told from cut-off ones where there are enough to tell.
+    let (magic, _) = u32::read_from_prefix(record).map_err(|_| size)?;
+    if magic != MAGIC {
+        return Err(DecodeError::Foreign(magic));
+    }
+    let (abi, _) = u16::read_from_prefix(&record[4..]).map_err(|_| size)?;
+    if abi != ABI {
+        return Err(DecodeError::Abi(abi));
+    }
+    let event = DropEvent::read_from_bytes(record).map_err(|_| size)?;
+    if usize::from(event.size) != wanted {
+        return Err(DecodeError::Impossible("size"));
+    }
+    if event.count == 0 {
+        return Err(DecodeError::Impossible("packet count of 0"));
+    }
+    if usize::from(event.captured) > CAPTURE {
+        return Err(DecodeError::Impossible("capture length"));
+    }
+    Ok(event)
+}
+
+/// The kind of hook, from the reason's name.
+fn hook(reason: &str) -> Option<Hook> {
+    Some(match reason {
+        "NETFILTER_DROP" => Hook::Netfilter,
+        "TC_INGRESS" | "QDISC_INGRESS" => Hook::TcIngress,
+        "TC_EGRESS" | "QDISC_EGRESS" => Hook::TcEgress,
+        "XDP" => Hook::Xdp,
+        "BPF_CGROUP_EGRESS" => Hook::CgroupEgress,
+        "SOCKET_FILTER" => Hook::SocketFilter,
+        "SECURITY_HOOK" => Hook::Security,
+        _ => return None,
+    })
+}
+
+/// A seen reply is a reject. Without one, netfilter leaves it open: TCP resets, `ICMPv6` and
+/// rate-limited answers are not seen. The other hooks cannot answer at all.
+fn action(event: &DropEvent, hook: Option<Hook>) -> Option<Action> {
+    if event.fields & field::ICMP_REPLY != 0 {
+        return Some(Action::RejectIcmp(Icmp {
+            kind: event.reply_type,
+            code: event.reply_code,
+        }));
+    }
+    match hook? {
+        Hook::Netfilter => None,
+        Hook::TcIngress
+        | Hook::TcEgress
+        | Hook::Xdp
+        | Hook::CgroupEgress
+        | Hook::SocketFilter
+        | Hook::Security => Some(Action::Drop),
+    }
+}
+
+/// The interface, if what the kernel program found was one: some packets keep other things where
+/// their device would be.
+fn interface(event: &DropEvent) -> Option<(u32, String)> {
+    if event.fields & field::INTERFACE == 0 || event.ifindex == 0 {
+        return None;
+    }
+    let name = event.ifname.split(|byte| *byte == 0).next()?;
+    let valid = !name.is_empty()
+        && name.len() < event.ifname.len()
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_graphic() && *byte != b'/');
+    valid.then(|| (event.ifindex, String::from_utf8_lossy(name).into_owned()))
+}
+
+fn flow(headers: &Headers) -> Result<Flow, DecodeError> {
+    let has = |part| headers.has & part != 0;
+    Ok(Flow {
+        source: address(headers.version, &headers.source)?,
+        destination: address(headers.version, &headers.destination)?,
+        protocol: Protocol::from_number(headers.protocol),
+        source_port: has(has::PORTS).then_some(headers.source_port),
+        destination_port: has(has::PORTS).then_some(headers.destination_port),
+        tcp_flags: has(has::TCP_FLAGS).then_some(TcpFlags(headers.tcp_flags)),
+        icmp: has(has::ICMP).then_some(Icmp {
+            kind: headers.icmp_type,
+            code: headers.icmp_code,
+        }),
+    })
+}
+
+fn address(version: u8, bytes: &[u8; 16]) -> Result<IpAddr, DecodeError> {
+    match version {
+        4 => Ok(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into()),
+        6 => Ok(Ipv6Addr::from(*bytes).into()),
+        _ => Err(DecodeError::Impossible("IP version")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

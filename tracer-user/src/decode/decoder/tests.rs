@@ -1,0 +1,202 @@
+//! Records as bytes, written out as the kernel program writes them.
+
+use super::*;
+
+/// A record of a SYN from 10.42.1.7:40000 to 192.168.1.100:6443 that tc dropped on `vethA`.
+fn record() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(b"drop");
+    bytes.extend(1u16.to_le_bytes());
+    bytes.extend(256u16.to_le_bytes());
+    bytes.extend(123_456_789u64.to_le_bytes()); // ktime
+    bytes.extend(1u64.to_le_bytes()); // count
+    bytes.extend(0xffff_ffff_81aa_107du64.to_le_bytes()); // location
+    bytes.extend(0x49u32.to_le_bytes()); // reason
+    bytes.extend(0b1_0111u32.to_le_bytes()); // interface, netns, headers, reason
+    bytes.extend(7u32.to_le_bytes()); // ifindex
+    bytes.extend(0xf000_0099u32.to_le_bytes()); // netns
+    bytes.extend(0x2_0000u32.to_le_bytes()); // mark
+    bytes.extend(60u32.to_le_bytes()); // length
+    bytes.extend(3u16.to_le_bytes()); // captured
+    bytes.extend(0x0800u16.to_le_bytes());
+    bytes.extend([0; 8]); // reply, reserved
+    bytes.extend([10, 42, 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend([192, 168, 1, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(40000u16.to_le_bytes());
+    bytes.extend(6443u16.to_le_bytes());
+    bytes.extend([4, 6, 0x02, 0, 0, 0b11, 0, 0]);
+    bytes.extend(b"vethA\0\0\0\0\0\0\0\0\0\0\0");
+    bytes.extend([0x45, 0x00, 0x00]);
+    bytes.resize(256, 0);
+    bytes
+}
+
+const FIELDS: usize = 36;
+const REASON: usize = 32;
+
+struct Names;
+
+impl Resolve for Names {
+    fn reason(&self, number: u32) -> Option<String> {
+        let name = match number {
+            12 => "NETFILTER_DROP",
+            0x49 => "TC_INGRESS",
+            3 => "NO_SOCKET",
+            _ => return None,
+        };
+        Some(name.to_owned())
+    }
+
+    fn symbol(&mut self, address: u64) -> Option<String> {
+        (address == 0xffff_ffff_81aa_107d).then(|| "nf_hook_slow+0x7d".to_owned())
+    }
+}
+
+fn decode(record: &[u8]) -> Result<RawDrop, DecodeError> {
+    Decoder::new(Box::new(Names)).decode(record)
+}
+
+#[test]
+fn a_whole_record() {
+    let drop = decode(&record()).unwrap();
+    assert_eq!(
+        drop,
+        RawDrop {
+            ktime_ns: 123_456_789,
+            count: 1,
+            reason: DropReason {
+                number: 0x49,
+                name: "TC_INGRESS".to_owned(),
+            },
+            location: Location {
+                address: 0xffff_ffff_81aa_107d,
+                symbol: Some("nf_hook_slow+0x7d".to_owned()),
+            },
+            hook: Some(Hook::TcIngress),
+            action: Some(Action::Drop),
+            interface: Some((7, "vethA".to_owned())),
+            netns: Some(0xf000_0099),
+            mark: 0x2_0000,
+            length: 60,
+            flow: Some(Flow {
+                source: [10, 42, 1, 7].into(),
+                destination: [192, 168, 1, 100].into(),
+                protocol: Protocol::Tcp,
+                source_port: Some(40000),
+                destination_port: Some(6443),
+                tcp_flags: Some(TcpFlags(0x02)),
+                icmp: None,
+            }),
+            packet: Bytes::from_static(&[0x45, 0, 0]),
+        }
+    );
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let whole = record();
+    for length in 0..whole.len() {
+        assert_eq!(
+            decode(&whole[..length]),
+            Err(DecodeError::Size {
+                got: length,
+                wanted: 256
+            })
+        );
+    }
+    let longer = [&whole[..], &[0]].concat();
+    assert!(matches!(
+        decode(&longer),
+        Err(DecodeError::Size { got: 257, .. })
+    ));
+}
+
+#[test]
+fn foreign_bytes_and_other_versions_are_errors() {
+    assert_eq!(decode(&[0; 256]), Err(DecodeError::Foreign(0)));
+    let mut other = record();
+    other[4] = 2;
+    assert_eq!(decode(&other), Err(DecodeError::Abi(2)));
+}
+
+#[test]
+fn what_cannot_be_is_an_error() {
+    let broken = |at: usize, byte: u8| {
+        let mut record = record();
+        record[at] = byte;
+        decode(&record)
+    };
+    assert_eq!(broken(6, 8), Err(DecodeError::Impossible("size")));
+    assert_eq!(
+        broken(16, 0),
+        Err(DecodeError::Impossible("packet count of 0"))
+    );
+    assert_eq!(
+        broken(56, 129),
+        Err(DecodeError::Impossible("capture length"))
+    );
+    assert_eq!(broken(104, 5), Err(DecodeError::Impossible("IP version")));
+}
+
+#[test]
+fn what_the_kernel_could_not_tell_is_absent() {
+    let mut record = record();
+    record[FIELDS] = 0;
+    let drop = decode(&record).unwrap();
+    assert_eq!(drop.interface, None);
+    assert_eq!(drop.netns, None);
+    assert_eq!(drop.flow, None);
+    assert_eq!(drop.reason.name, "NOT_SPECIFIED");
+    assert_eq!((drop.hook, drop.action), (None, None));
+}
+
+#[test]
+fn a_name_that_is_none_makes_no_interface() {
+    for name in [*b"\0ethA\0", *b"vet\xffA\0", *b"ve/hA\0", *b"ve hA\0"] {
+        let mut record = record();
+        record[112..118].copy_from_slice(&name);
+        assert_eq!(decode(&record).unwrap().interface, None, "{name:?}");
+    }
+    let mut record = record();
+    record[112..128].fill(b'x');
+    assert_eq!(decode(&record).unwrap().interface, None, "no NUL");
+}
+
+#[test]
+fn netfilter_leaves_open_what_was_done_unless_a_reply_was_seen() {
+    let mut record = record();
+    record[REASON] = 12;
+    let drop = decode(&record).unwrap();
+    assert_eq!((drop.hook, drop.action), (Some(Hook::Netfilter), None));
+
+    record[FIELDS] |= 1 << 3;
+    record[60..62].copy_from_slice(&[3, 13]);
+    let drop = decode(&record).unwrap();
+    let reply = Icmp { kind: 3, code: 13 };
+    assert_eq!(drop.action, Some(Action::RejectIcmp(reply)));
+}
+
+#[test]
+fn reasons_without_name_or_hook() {
+    let mut record = record();
+    record[REASON] = 3;
+    let drop = decode(&record).unwrap();
+    assert_eq!((drop.hook, drop.action), (None, None));
+    record[REASON] = 0xee;
+    assert_eq!(decode(&record).unwrap().reason.name, "238");
+}
+
+#[test]
+fn ipv6_icmp() {
+    let mut record = record();
+    record[68..84].copy_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    record[84..100].copy_from_slice(&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+    record[104..110].copy_from_slice(&[6, 58, 0, 135, 0, 0b100]);
+    let flow = decode(&record).unwrap().flow.unwrap();
+    assert_eq!(flow.source, "fd00::1".parse::<IpAddr>().unwrap());
+    assert_eq!(flow.destination, "ff02::2".parse::<IpAddr>().unwrap());
+    assert_eq!(flow.protocol, Protocol::Icmpv6);
+    assert_eq!((flow.source_port, flow.destination_port), (None, None));
+    assert_eq!(flow.tcp_flags, None);
+    assert_eq!(flow.icmp, Some(Icmp { kind: 135, code: 0 }));
+}

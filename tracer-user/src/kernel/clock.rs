@@ -1,0 +1,102 @@
+//! From the kernel's clock to the time of day.
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// How often the two clocks are compared, in nanoseconds.
+const COMPARE_EVERY_NS: i128 = 1_000_000_000;
+/// A difference below this, in nanoseconds, is slewing and noise: following it would let two drops
+/// change places.
+const STEP_NS: i128 = 1_000_000;
+
+/// Turns `bpf_ktime_get_ns` (`CLOCK_MONOTONIC`) into the time of day, and follows when that is set.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    offset_ns: i128,
+    compared_ns: i128,
+}
+
+impl Clock {
+    /// Compares the clocks.
+    pub fn new() -> Self {
+        let (offset_ns, compared_ns) = compare();
+        Self {
+            offset_ns,
+            compared_ns,
+        }
+    }
+
+    /// The time of day of a kernel time in nanoseconds.
+    pub fn wall(&mut self, ktime_ns: u64) -> Timestamp {
+        let ktime_ns = i128::from(ktime_ns);
+        if ktime_ns - self.compared_ns > COMPARE_EVERY_NS {
+            let (offset_ns, compared_ns) = compare();
+            self.follow(offset_ns, compared_ns);
+        }
+        // Only a clock set beyond the year 9999 has no such timestamp.
+        Timestamp::from_nanosecond(ktime_ns + self.offset_ns).unwrap_or(Timestamp::MAX)
+    }
+
+    fn follow(&mut self, offset_ns: i128, compared_ns: i128) {
+        if (offset_ns - self.offset_ns).abs() > STEP_NS {
+            self.offset_ns = offset_ns;
+        }
+        self.compared_ns = compared_ns;
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How far the time of day is ahead of the monotonic clock, and when that was; both in nanoseconds.
+fn compare() -> (i128, i128) {
+    let before = nanoseconds(clock_gettime(ClockId::Monotonic));
+    let wall = nanoseconds(clock_gettime(ClockId::Realtime));
+    let after = nanoseconds(clock_gettime(ClockId::Monotonic));
+    let middle = i128::midpoint(before, after);
+    (wall - middle, middle)
+}
+
+fn nanoseconds(time: Timespec) -> i128 {
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> Clock {
+        Clock {
+            offset_ns: 1_700_000_000_000_000_000,
+            compared_ns: 5_000_000_000,
+        }
+    }
+
+    #[test]
+    fn a_time_is_the_sum() {
+        let time = clock().wall(5_000_000_123);
+        assert_eq!(time.as_nanosecond(), 1_700_000_005_000_000_123);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_followed_and_noise_is_not() {
+        let mut clock = clock();
+        let before = clock.offset_ns;
+        clock.follow(before + STEP_NS, 6_000_000_000);
+        assert_eq!(clock.offset_ns, before);
+        clock.follow(before - 3_600_000_000_000, 7_000_000_000);
+        assert_eq!(clock.offset_ns, before - 3_600_000_000_000);
+        assert_eq!(clock.compared_ns, 7_000_000_000);
+    }
+
+    #[test]
+    fn now_is_now() {
+        let ktime = nanoseconds(clock_gettime(ClockId::Monotonic));
+        let time = Clock::new().wall(u64::try_from(ktime).unwrap());
+        let difference = Timestamp::now().as_nanosecond() - time.as_nanosecond();
+        assert!((0..60_000_000_000).contains(&difference), "{difference} ns");
+    }
+}

@@ -1,0 +1,64 @@
+//! Why nothing can be captured.
+
+use std::path::PathBuf;
+
+use super::btf::BtfError;
+use super::reasons::UnknownReason;
+
+/// Why nothing can be captured. All but [`Error::Reason`] mean that the environment lacks something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The binary was built without bpf-linker or rust-src.
+    #[error(
+        "this build of tracer has no eBPF programs in it: run `cargo xtask setup` and build again"
+    )]
+    LeftOut,
+    /// The process lacks privileges.
+    #[error("no privilege to load eBPF programs: {}", missing_text(.missing))]
+    NoPrivilege {
+        /// Capabilities it would need and does not have.
+        missing: Vec<&'static str>,
+        /// What the system said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The kernel's type information is missing or of no use.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// A drop reason was asked for that the kernel does not have.
+    #[error(transparent)]
+    Reason(#[from] UnknownReason),
+    /// The kernel's verifier refused a program.
+    #[error("the kernel refused the eBPF program `{program}`; its verifier says:\n{log}")]
+    Verifier {
+        /// The program.
+        program: &'static str,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// A program could not be loaded or attached for another reason.
+    #[error("cannot load the eBPF programs")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A file or the event loop gave an error.
+    #[error("cannot {action}{}", path.as_ref().map(|p| format!(" {}", p.display())).unwrap_or_default())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what, if it was a file.
+        path: Option<PathBuf>,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn missing_text(missing: &[&str]) -> String {
+    if missing.is_empty() {
+        "the kernel says no although the capabilities are there, as in a user namespace or under \
+         kernel lockdown"
+            .to_owned()
+    } else {
+        format!(
+            "{} missing; run as root, or grant the capabilities",
+            missing.join(" and ")
+        )
+    }
+}

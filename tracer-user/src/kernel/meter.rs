@@ -1,0 +1,173 @@
+//! What the programs saw, lost and cost.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya::sys::Stats;
+use tracer_common::CpuState;
+
+use super::error::Error;
+use super::load::{Hook, boxed};
+
+const WORDS: usize = size_of::<CpuState>() / 8;
+
+/// Packets, summed over all CPUs since the programs were attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Dropped for a reason nobody asked for.
+    pub ignored: u64,
+    /// Handed to user space.
+    pub recorded: u64,
+    /// Of these, without IP headers that could be read.
+    pub unparsed: u64,
+    /// Lost: the ring was full.
+    pub ring_lost: u64,
+    /// Lost: the packet's memory could not be read.
+    pub unreadable: u64,
+    /// Lost: dropped in an interrupt in the middle of another drop on the same CPU.
+    pub nested: u64,
+    /// Rejects seen through `icmp:icmp_send`.
+    pub rejects: u64,
+}
+
+impl Counters {
+    /// Drops of interest that did not get to user space.
+    pub const fn lost(&self) -> u64 {
+        self.ring_lost + self.unreadable + self.nested
+    }
+}
+
+/// What the programs cost. Grows only while the kernel measures (see
+/// [`super::Options::measure_cost`], or `kernel.bpf_stats_enabled`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Time in the programs.
+    pub time: Duration,
+    /// Runs that were measured.
+    pub runs: u64,
+}
+
+/// Reads counters and cost; cheap to clone.
+#[derive(Clone)]
+pub struct Meter {
+    state: Arc<PerCpuArray<MapData, [u64; WORDS]>>,
+    programs: Arc<Vec<OwnedFd>>,
+}
+
+impl Meter {
+    pub(super) fn new(ebpf: &mut Ebpf, hooks: &[&Hook]) -> Result<Self, Error> {
+        let state = match ebpf.take_map("STATE") {
+            Some(map @ Map::PerCpuArray(_)) => PerCpuArray::try_from(map).map_err(boxed)?,
+            _ => {
+                return Err(Error::Load(
+                    "the object has no per-CPU array `STATE`".into(),
+                ));
+            }
+        };
+        let programs = hooks
+            .iter()
+            .flat_map(|hook| [hook.btf, hook.raw])
+            .filter_map(|name| ebpf.program(name)?.fd().ok())
+            .map(|fd| fd.as_fd().try_clone_to_owned())
+            .collect::<Result<_, _>>()
+            .map_err(|source| Error::Io {
+                action: "keep a handle on the eBPF programs",
+                path: None,
+                source,
+            })?;
+        Ok(Self {
+            state: Arc::new(state),
+            programs: Arc::new(programs),
+        })
+    }
+
+    /// What was captured and lost until now.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let per_cpu = self.state.get(&0, 0).map_err(boxed)?;
+        let mut sum = Counters {
+            nested: self.fdinfo("recursion_misses"),
+            ..Counters::default()
+        };
+        for words in per_cpu.iter() {
+            let state: CpuState = zerocopy::transmute!(*words);
+            sum.ignored += state.ignored;
+            sum.recorded += state.recorded;
+            sum.unparsed += state.unparsed;
+            sum.ring_lost += state.ring_full;
+            sum.unreadable += state.unreadable;
+            sum.nested += state.nested;
+            sum.rejects += state.rejects;
+        }
+        Ok(sum)
+    }
+
+    /// What the programs cost until now.
+    pub fn cost(&self) -> Cost {
+        Cost {
+            time: Duration::from_nanos(self.fdinfo("run_time_ns")),
+            runs: self.fdinfo("run_cnt"),
+        }
+    }
+
+    /// Sum over the programs of a number the kernel shows of each; 0 for what it does not show.
+    ///
+    /// aya's `ProgramInfo` has no `recursion_misses`; the text has all of them.
+    /// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/syscall.c> (`bpf_prog_show_fdinfo`)
+    fn fdinfo(&self, key: &str) -> u64 {
+        self.programs
+            .iter()
+            .filter_map(|fd| {
+                fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()
+            })
+            .filter_map(|text| number(&text, key))
+            .sum()
+    }
+}
+
+/// The number after `key:` in an fdinfo text.
+fn number(text: &str, key: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Has the kernel measure all BPF programs for as long as the result is open (since Linux 5.8; needs
+/// `CAP_SYS_ADMIN`).
+pub(super) fn measure() -> Result<OwnedFd, Error> {
+    aya::sys::enable_stats(Stats::RunTime).map_err(boxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_their_whole_key() {
+        let text =
+            "pos:\t0\nprog_id:\t42\nrun_time_ns:\t1700\nrun_cnt:\t10\nrecursion_misses:\t3\n";
+        assert_eq!(number(text, "run_cnt"), Some(10));
+        assert_eq!(number(text, "recursion_misses"), Some(3));
+        assert_eq!(number(text, "run"), None);
+        assert_eq!(number(text, "verified_insns"), None);
+    }
+
+    #[test]
+    fn lost_is_everything_that_did_not_arrive() {
+        let counters = Counters {
+            ignored: 1,
+            recorded: 10,
+            unparsed: 2,
+            ring_lost: 100,
+            unreadable: 1000,
+            nested: 10_000,
+            rejects: 4,
+        };
+        assert_eq!(counters.lost(), 11_100);
+    }
+}

@@ -1,0 +1,24 @@
+//! The running kernel: what it offers, the programs loaded into it, and the records that come back.
+//!
+//! Everything this process needs of the kernel is said by [`probe`]; [`Capture::start`] uses what is
+//! there and says what it went without.
+
+mod btf;
+mod clock;
+mod error;
+mod layout;
+mod load;
+mod meter;
+mod probe;
+mod reasons;
+mod source;
+mod symbols;
+
+pub use btf::{Btf, BtfError};
+pub use clock::Clock;
+pub use error::Error;
+pub use load::{Capture, Flavour, Hooks, Options};
+pub use meter::{Cost, Counters, Meter};
+pub use probe::{Finding, Probe, probe};
+pub use reasons::{ReasonNames, Reasons, UnknownReason};
+pub use symbols::Symbols;

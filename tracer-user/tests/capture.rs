@@ -1,0 +1,251 @@
+//! The kernel side alone, on the running kernel: a drop made in a network namespace of the test's own
+//! is seen, once, whole; a packet that is let through is not.
+//!
+//! The big stage is the lab's; this one is a loopback and two rules.
+
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use tokio_util::sync::CancellationToken;
+use tracer::decode::{Action, Hook, Icmp, RawDrop};
+use tracer::kernel::{Capture, Counters, Error, Options, Reasons};
+use tracer_policy::model::Protocol;
+
+/// Packets of each kind: enough to see one that is lost or counted twice.
+const PACKETS: u16 = 50;
+
+/// The kernel gives a namespace's inode to the next one made: two tests side by side could take each
+/// other's drops for their own.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs `work` in a network namespace of its own, which goes away with the thread, and returns the
+/// namespace's inode with the result.
+fn in_own_netns<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (u32, T) {
+    thread::spawn(move || {
+        // SAFETY: only the network namespace of this new thread changes, which nobody else shares.
+        #[expect(unsafe_code, reason = "entering a namespace")]
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace");
+        let link = std::fs::read_link("/proc/thread-self/ns/net").expect("its name");
+        let inode = link.to_string_lossy();
+        let inode = inode.trim_start_matches("net:[").trim_end_matches(']');
+        let inode = inode.parse().expect("its inode");
+        run("ip", &["link", "set", "lo", "up"]);
+        (inode, work())
+    })
+    .join()
+    .expect("the work in the namespace")
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .expect(program);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Whether live tests can run here; says so where not.
+fn possible(programs: &[&str]) -> bool {
+    let missing = programs
+        .iter()
+        .find(|program| Command::new(program).arg("--version").output().is_err());
+    let why = match (missing, Capture::start(&Options::default())) {
+        (Some(program), _) => format!("`{program}` is not installed"),
+        (None, Err(error @ (Error::NoPrivilege { .. } | Error::LeftOut | Error::Btf(_)))) => {
+            error.to_string()
+        }
+        (None, Err(error)) => panic!("{error}: {error:?}"),
+        (None, Ok(_)) => return true,
+    };
+    assert!(
+        std::env::var_os("TRACER_REQUIRE_ALL").is_none(),
+        "required, but: {why}"
+    );
+    println!("SKIPPED: {why}");
+    false
+}
+
+/// Captures while `work` runs in a namespace of its own, and returns what was dropped there.
+fn capture<T: Send + 'static>(
+    options: &Options,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> (Vec<RawDrop>, Counters, T) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut capture = Capture::start(options).expect("a capture");
+    let meter = capture.meter();
+    let mut decoder = capture.decoder();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let cancel = CancellationToken::new();
+    let (sender, receiver) = mpsc::channel();
+    let worker = thread::spawn({
+        let cancel = cancel.clone();
+        move || {
+            // Also when the work panics. Nothing dropped before this may be missing.
+            let ended = cancel.drop_guard();
+            let result = in_own_netns(work);
+            drop(ended);
+            sender.send(result).expect("a receiver");
+        }
+    });
+    let mut drops = Vec::new();
+    runtime
+        .block_on(capture.run(cancel, |record| {
+            drops.push(decoder.decode(record).expect("a record"));
+        }))
+        .expect("a run");
+    worker.join().expect("the work");
+    let (netns, result) = receiver.recv().expect("a result");
+    drops.retain(|drop| drop.netns == Some(netns));
+    (drops, meter.counters().expect("counters"), result)
+}
+
+/// Sends packets to a port where someone listens, and says how many came through and whence.
+fn send(to: IpAddr, port: u16) -> (u16, SocketAddr) {
+    let listener = UdpSocket::bind((to, port)).expect("a listener");
+    listener
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .expect("a timeout");
+    let sender = UdpSocket::bind((to, 0)).expect("a sender");
+    let from = sender.local_addr().expect("its address");
+    let mut received = 0;
+    for _ in 0..PACKETS {
+        // A local drop may be reported to the sender.
+        drop(sender.send_to(b"twelve bytes", listener.local_addr().expect("an address")));
+        // Loopback delivers before `send_to` returns.
+        received += u16::from(listener.recv(&mut [0; 16]).is_ok());
+    }
+    (received, from)
+}
+
+#[test]
+fn an_nft_drop_on_input_is_seen_once_and_whole_and_an_accept_is_not() {
+    if !possible(&["nft", "ip"]) {
+        return;
+    }
+    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let (drops, counters, (through, stopped)) = capture(&Options::default(), move || {
+        run(
+            "nft",
+            &[
+                "add table inet t; add chain inet t c { type filter hook input priority 0; }; \
+             add rule inet t c udp dport 4444 meta mark set 0x2a drop",
+            ],
+        );
+        (send(localhost, 5555), send(localhost, 4444))
+    });
+    assert_eq!((through.0, stopped.0), (PACKETS, 0));
+    assert_eq!(drops.len(), usize::from(PACKETS), "{drops:#?}");
+    assert_eq!(counters.lost(), 0, "{counters:?}");
+    for drop in &drops {
+        assert_eq!(drop.reason.name, "NETFILTER_DROP");
+        assert_eq!(drop.hook, Some(Hook::Netfilter));
+        assert_eq!((drop.action, drop.count, drop.mark), (None, 1, 0x2a));
+        assert_eq!(drop.interface, Some((1, "lo".to_owned())));
+        assert_eq!(drop.length, 20 + 8 + 12);
+        assert_eq!(drop.packet.len(), 40);
+        assert!(drop.packet.ends_with(b"twelve bytes"));
+        let flow = drop.flow.expect("a flow");
+        assert_eq!((flow.source, flow.destination), (localhost, localhost));
+        assert_eq!(flow.protocol, Protocol::Udp);
+        assert_eq!(flow.source_port, Some(stopped.1.port()));
+        assert_eq!(flow.destination_port, Some(4444));
+        let symbol = drop.location.symbol.as_deref().expect("a symbol");
+        assert!(symbol.starts_with("nft_do_chain+0x"), "{symbol}");
+    }
+    assert!(drops.is_sorted_by_key(|drop| drop.ktime_ns));
+}
+
+#[test]
+fn an_nft_drop_on_output_has_the_interface_of_its_route() {
+    if !possible(&["nft", "ip"]) {
+        return;
+    }
+    let localhost = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let (drops, _, (received, from)) = capture(&Options::default(), move || {
+        run(
+            "nft",
+            &[
+                "add table inet t; add chain inet t c { type filter hook output priority 0; }; \
+             add rule inet t c udp dport 4444 drop",
+            ],
+        );
+        send(localhost, 4444)
+    });
+    assert_eq!(received, 0);
+    assert_eq!(drops.len(), usize::from(PACKETS), "{drops:#?}");
+    for drop in &drops {
+        assert_eq!(drop.interface, Some((1, "lo".to_owned())));
+        assert_eq!(drop.length, 40 + 8 + 12);
+        let flow = drop.flow.expect("a flow");
+        assert_eq!((flow.source, flow.destination), (localhost, localhost));
+        assert_eq!(flow.source_port, Some(from.port()));
+        assert_eq!(flow.destination_port, Some(4444));
+    }
+}
+
+#[test]
+fn a_reject_is_told_from_a_drop_where_the_kernel_answers() {
+    if !possible(&["nft", "ip"]) {
+        return;
+    }
+    let icmp_send = Capture::start(&Options::default())
+        .expect("a capture")
+        .hooks()
+        .icmp_send;
+    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let (drops, _, ()) = capture(&Options::default(), move || {
+        run(
+            "nft",
+            &[
+                "add table inet t; add chain inet t c { type filter hook input priority 0; }; \
+             add rule inet t c udp dport 4444 reject with icmp type admin-prohibited",
+            ],
+        );
+        send(localhost, 4444);
+    });
+    assert_eq!(drops.len(), usize::from(PACKETS), "{drops:#?}");
+    let told = drops.iter().filter(|drop| drop.action.is_some()).count();
+    for drop in drops.iter().filter(|drop| drop.action.is_some()) {
+        let reply = Icmp { kind: 3, code: 13 };
+        assert_eq!(drop.action, Some(Action::RejectIcmp(reply)));
+    }
+    // The kernel limits its ICMP rate: not every sender is told, the first one is.
+    assert_eq!(told > 0, icmp_send.is_some());
+}
+
+#[test]
+fn reasons_nobody_asked_for_stay_in_the_kernel_and_all_takes_them() {
+    if !possible(&["ip"]) {
+        return;
+    }
+    let nobody_listens = || {
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a sender");
+        drop(sender.send_to(b"x", "127.0.0.1:4444"));
+    };
+    let (drops, counters, ()) = capture(&Options::default(), nobody_listens);
+    assert_eq!(drops, []);
+    assert!(counters.ignored > 0, "{counters:?}");
+
+    for text in ["all", "NO_SOCKET"] {
+        let options = Options {
+            reasons: text.parse::<Reasons>().expect("reasons"),
+            ..Options::default()
+        };
+        let (drops, _, ()) = capture(&options, nobody_listens);
+        let unheard = drops.iter().filter(|drop| drop.reason.name == "NO_SOCKET");
+        assert_eq!(unheard.count(), 1, "{drops:#?}");
+    }
+}
