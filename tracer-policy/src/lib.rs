@@ -23,6 +23,7 @@ pub mod model;
 mod policy;
 mod profile;
 mod selector;
+mod suggest;
 mod verdict;
 mod yaml;
 
@@ -30,6 +31,7 @@ pub use cluster::{Cluster, Owner};
 pub use flow::{End, Flow, ParseEndError};
 pub use policy::{CompileError, Direction, Policy, PolicyKind, PolicyRef, Problem};
 pub use profile::{Detected, ParseProfileError, Profile, ProfileName};
+pub use suggest::{Advice, NewlyAllowed, Refusal, Suggestion, suggest};
 pub use verdict::{
     EndpointVerdict, Exemption, Failed, NearestMiss, Outcome, RuleRef, ServiceHop, Side,
     SideVerdict, Verdict,

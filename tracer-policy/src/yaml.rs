@@ -72,6 +72,129 @@ pub(crate) fn scalar(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A line of a document in block style, and which field it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The path of the innermost field or item the line begins: `spec.ingress[0].from`.
+    pub(crate) path: String,
+    /// The line, indented, without its end.
+    pub(crate) text: String,
+}
+
+impl Line {
+    /// Whether the line belongs to the field at `path`.
+    pub(crate) fn is_within(&self, path: &str) -> bool {
+        self.path
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    }
+}
+
+/// `value` in block style, as `kubectl` prints it but for the order of keys: what a reader looks for
+/// first comes first.
+pub(crate) fn block(value: &Value, path: &str) -> Vec<Line> {
+    let mut lines = Vec::new();
+    write_block(&mut lines, value, path, 0, None);
+    lines
+}
+
+/// The order in which known keys come; others follow by name.
+const KEY_ORDER: [&str; 27] = [
+    "apiVersion",
+    "kind",
+    "metadata",
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "spec",
+    "ipBlock",
+    "namespaceSelector",
+    "podSelector",
+    "policyTypes",
+    "ingress",
+    "egress",
+    "from",
+    "to",
+    "ports",
+    "protocol",
+    "port",
+    "endPort",
+    "cidr",
+    "except",
+    "matchLabels",
+    "matchExpressions",
+    "key",
+    "operator",
+    "values",
+];
+
+fn rank(key: &str) -> usize {
+    KEY_ORDER
+        .iter()
+        .position(|known| *known == key)
+        .unwrap_or(KEY_ORDER.len())
+}
+
+/// Writes `value` at `indent`; `dash` is the indent of a list item's dash that the first line starts with.
+fn write_block(
+    lines: &mut Vec<Line>,
+    value: &Value,
+    path: &str,
+    indent: usize,
+    dash: Option<usize>,
+) {
+    let mut first = dash;
+    let mut lead = || match first.take() {
+        Some(at) => format!("{}- ", " ".repeat(at)),
+        None => " ".repeat(indent),
+    };
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort_by_key(|key| (rank(key), *key));
+            for key in keys {
+                let item = &map[key.as_str()];
+                let below = match path {
+                    "" => key.clone(),
+                    path => format!("{path}.{key}"),
+                };
+                let head = format!("{}{}:", lead(), scalar(key));
+                match item {
+                    Value::Object(inner) if !inner.is_empty() => {
+                        lines.push(Line {
+                            path: below.clone(),
+                            text: head,
+                        });
+                        write_block(lines, item, &below, indent + 2, None);
+                    }
+                    Value::Array(inner) if !inner.is_empty() => {
+                        lines.push(Line {
+                            path: below.clone(),
+                            text: head,
+                        });
+                        write_block(lines, item, &below, indent, None);
+                    }
+                    leaf => {
+                        let text = format!("{head} {}", flow(leaf));
+                        lines.push(Line { path: below, text });
+                    }
+                }
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (i, item) in items.iter().enumerate() {
+                let below = format!("{path}[{i}]");
+                write_block(lines, item, &below, indent + 2, Some(indent));
+            }
+        }
+        leaf => lines.push(Line {
+            path: path.to_owned(),
+            text: format!("{}{}", lead(), flow(leaf)),
+        }),
+    }
+}
+
 /// Words YAML 1.1 takes for a boolean or a null.
 const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
@@ -125,6 +248,32 @@ mod tests {
             assert!(scalar(quoted).starts_with('"'), "{quoted}");
         }
         assert_eq!(scalar("a\"b\\c\n\u{1}"), r#""a\"b\\c\n\u0001""#);
+    }
+
+    #[test]
+    fn block_style() {
+        let value = serde_json::json!({
+            "spec": {"egress": [{"ports": [{"port": 53}], "to": [{"podSelector": {}}]}], "podSelector": {}},
+            "kind": "NetworkPolicy",
+        });
+        let lines = block(&value, "");
+        let text: Vec<&str> = lines.iter().map(|l| l.text.as_str()).collect();
+        assert_eq!(
+            text,
+            [
+                "kind: NetworkPolicy",
+                "spec:",
+                "  podSelector: {}",
+                "  egress:",
+                "  - to:",
+                "    - podSelector: {}",
+                "    ports:",
+                "    - port: 53",
+            ]
+        );
+        assert_eq!(lines[4].path, "spec.egress[0].to");
+        assert!(lines[5].is_within("spec.egress[0].to[0]"));
+        assert!(!lines[5].is_within("spec.egress[0].t"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 
 use super::{Cluster, PodEntry};
+use crate::model::Pod;
 use crate::policy::{CompileError, Direction, Policy, PolicyRef};
 
 impl Cluster {
@@ -35,6 +36,14 @@ impl Cluster {
     /// Where the API server would refuse it.
     pub fn compile(&self, policy: &NetworkPolicy) -> Result<Policy, CompileError> {
         Policy::compile(policy, &mut self.interner.known())
+    }
+
+    /// Whether a policy selects a pod of its namespace, by the pod's labels.
+    pub fn selects(&self, policy: &Policy, pod: &Pod) -> bool {
+        policy.id().namespace() == Some(&pod.id.namespace)
+            && self
+                .pod_entry(&pod.id.namespace, &pod.id.name)
+                .is_some_and(|entry| policy.selector.matches(&entry.labels))
     }
 
     fn insert_policy(&mut self, policy: Policy) {

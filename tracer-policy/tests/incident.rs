@@ -1,0 +1,155 @@
+//! The incident the project was born from: the policy is explained and cured.
+#![expect(clippy::unwrap_used, reason = "a broken fixture should fail the test")]
+
+mod common;
+
+use tracer_policy::{Cluster, Direction, End, Failed, Flow, Refusal, SideVerdict, suggest};
+
+const CLUSTER: &str = include_str!("incident/cluster.yaml");
+const BROKEN: &str = include_str!("incident/broken-policy.yaml");
+const FINAL: &str = include_str!("incident/final-policy.yaml");
+
+fn cluster_with(policy: &str) -> Cluster {
+    let mut cluster = common::cluster(CLUSTER);
+    common::apply(&mut cluster, policy);
+    cluster
+}
+
+fn flow(from: &str, to: &str, port: u16) -> Flow {
+    Flow::tcp(from.parse().unwrap(), to.parse().unwrap(), port)
+}
+
+fn probe() -> Flow {
+    flow("10.10.0.11", "vault/vault-0", 8200)
+}
+
+fn to_api_server() -> Flow {
+    flow("vault/vault-0", "10.43.0.1", 443)
+}
+
+#[test]
+fn explain_names_the_policy_and_the_peer() {
+    let cluster = cluster_with(BROKEN);
+    let verdict = cluster.evaluate(&probe());
+    assert!(verdict.is_denied());
+    assert_eq!(verdict.egress.verdict, SideVerdict::NotIsolated);
+    let miss = verdict.ingress.nearest_miss.unwrap();
+    assert_eq!(miss.policy.to_string(), "vault/vault-policy");
+    assert_eq!(miss.rule.as_deref(), Some("spec.ingress[0]"));
+    assert_eq!(miss.failed, Failed::Peer);
+    assert_eq!(
+        &*miss.wanted,
+        "from: [{podSelector: {matchLabels: {app.kubernetes.io/name: vault}}}]"
+    );
+    assert!(
+        miss.got.contains("node worker (10.10.0.11)"),
+        "{}",
+        miss.got
+    );
+
+    let verdict = cluster.evaluate(&to_api_server());
+    assert!(verdict.is_denied());
+    let hop = verdict.service.unwrap();
+    assert_eq!(hop.id.to_string(), "default/kubernetes");
+    assert_eq!(hop.endpoints[0].port, 6443);
+    assert_eq!(
+        verdict.egress.nearest_miss.unwrap().rule.as_deref(),
+        Some("spec.egress[0]")
+    );
+}
+
+#[test]
+fn the_verdict_as_json() {
+    let cluster = cluster_with(BROKEN);
+    let denied = cluster.evaluate(&flow("vault/vault-0", "192.168.1.100", 6443));
+    insta::assert_json_snapshot!("denied", denied);
+    let allowed = cluster.evaluate(&flow("vault/vault-0", "vault/vault-1", 8201));
+    insta::assert_json_snapshot!("allowed", allowed);
+}
+
+#[test]
+fn suggest_comes_to_the_two_rules() {
+    let mut cluster = cluster_with(BROKEN);
+    let flows = [
+        probe(),
+        flow("10.10.0.11", "10.42.1.11", 8200),
+        to_api_server(),
+        flow("vault/vault-1", "192.168.1.100", 6443),
+    ];
+    let advice = suggest(&cluster, &flows);
+    assert_eq!(advice.refusals, []);
+    let yaml = advice.to_yaml();
+    insta::assert_snapshot!("suggestions", yaml);
+
+    // What is printed is what was proven.
+    common::apply(&mut cluster, &yaml);
+    for flow in &flows {
+        assert!(cluster.evaluate(flow).is_allowed(), "{flow}");
+    }
+    assert!(
+        cluster
+            .evaluate(&flow("10.10.0.11", "vault/vault-0", 8201))
+            .is_denied()
+    );
+    assert!(
+        cluster
+            .evaluate(&flow("10.10.0.12", "vault/vault-0", 8200))
+            .is_denied()
+    );
+    assert!(
+        cluster
+            .evaluate(&flow("vault/vault-0", "192.168.1.100", 443))
+            .is_denied()
+    );
+    assert_eq!(
+        suggest(&cluster, &flows[..1]).refusals,
+        [(flows[0].clone(), Refusal::Allowed)]
+    );
+}
+
+#[test]
+fn a_gateway_seen_is_every_nodes_gateway() {
+    let cluster = cluster_with(BROKEN);
+    let advice = suggest(&cluster, &[flow("10.42.1.1", "vault/vault-0", 8200)]);
+    let yaml = advice.to_yaml();
+    for cidr in ["cidr: 10.42.0.1/32", "cidr: 10.42.1.1/32"] {
+        assert!(yaml.contains(cidr), "{yaml}");
+    }
+    assert!(!yaml.contains("10.10.0.11/32"), "{yaml}");
+}
+
+#[test]
+fn the_final_policy_leaves_dns_closed() {
+    let mut cluster = cluster_with(FINAL);
+    assert!(cluster.evaluate(&probe()).is_allowed());
+    assert!(cluster.evaluate(&to_api_server()).is_allowed());
+    let mut dns = flow("vault/vault-0", "10.43.0.10", 53);
+    dns.protocol = tracer_policy::model::Protocol::Udp;
+    let verdict = cluster.evaluate(&dns);
+    assert!(verdict.is_denied());
+    let miss = verdict.egress.nearest_miss.unwrap();
+    assert_eq!(miss.rule.as_deref(), Some("spec.egress[1]"));
+    assert_eq!(miss.failed, Failed::Namespace);
+    let advice = suggest(
+        &cluster,
+        &[dns.clone(), flow("vault/vault-0", "10.43.0.10", 53)],
+    );
+    assert_eq!(advice.suggestions.len(), 1);
+    assert_eq!(advice.suggestions[0].direction, Direction::Egress);
+    common::apply(&mut cluster, &advice.suggestions[0].to_yaml());
+    assert!(cluster.evaluate(&dns).is_allowed());
+    assert!(matches!(
+        suggest(
+            &cluster,
+            &[Flow {
+                from: End::pod("vault", "vault-0"),
+                to: "169.254.169.254".parse().unwrap(),
+                port: Some(80),
+                protocol: tracer_policy::model::Protocol::Tcp
+            }]
+        )
+        .refusals[0]
+            .1,
+        Refusal::Metadata(_)
+    ));
+}
