@@ -17,6 +17,7 @@
 
 mod cluster;
 mod evaluate;
+pub mod explain;
 mod flow;
 mod intern;
 pub mod model;

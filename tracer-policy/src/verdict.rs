@@ -172,6 +172,9 @@ pub struct NearestMiss {
     pub rule: Option<Arc<str>>,
     /// The element that failed.
     pub failed: Failed,
+    /// Which item of the rule's peers or ports came nearest.
+    #[serde(skip)]
+    pub item: usize,
     /// What the rule wants, in the words of its YAML.
     pub wanted: Arc<str>,
     /// What the flow was.

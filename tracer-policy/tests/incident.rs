@@ -3,7 +3,9 @@
 
 mod common;
 
-use tracer_policy::{Cluster, Direction, End, Failed, Flow, Refusal, SideVerdict, suggest};
+use tracer_policy::{
+    Cluster, Direction, End, Failed, Flow, Refusal, SideVerdict, explain, suggest,
+};
 
 const CLUSTER: &str = include_str!("incident/cluster.yaml");
 const BROKEN: &str = include_str!("incident/broken-policy.yaml");
@@ -152,4 +154,25 @@ fn the_final_policy_leaves_dns_closed() {
             .1,
         Refusal::Metadata(_)
     ));
+}
+
+/// The explanation as plain text.
+fn told(cluster: &Cluster, flow: &Flow) -> String {
+    let lines = explain::lines(cluster, flow, &cluster.evaluate(flow));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn told_to_people() {
+    let broken = cluster_with(BROKEN);
+    insta::assert_snapshot!("told_probe", told(&broken, &probe()));
+    insta::assert_snapshot!("told_api_server", told(&broken, &to_api_server()));
+    let last = cluster_with(FINAL);
+    let mut dns = flow("vault/vault-0", "10.43.0.10", 53);
+    dns.protocol = tracer_policy::model::Protocol::Udp;
+    insta::assert_snapshot!("told_dns", told(&last, &dns));
+    insta::assert_snapshot!(
+        "told_port",
+        told(&last, &flow("vault/vault-0", "192.168.1.100", 443))
+    );
 }

@@ -16,8 +16,8 @@ use crate::verdict::Failed;
 #[derive(Clone, Copy)]
 pub(super) enum PeerMatch {
     Yes,
-    /// How near the nearest peer came (0 to 99), and what of it failed.
-    No(u32, Failed),
+    /// How near the nearest peer came (0 to 99), what of it failed, and which it was.
+    No(u32, Failed, usize),
     /// A peer asks for an address and the end has none yet.
     Undecided,
 }
@@ -32,9 +32,9 @@ pub(super) fn matches(
     let Some(peers) = &rule.peers else {
         return PeerMatch::Yes;
     };
-    let mut best = (0, Failed::Peer);
+    let mut best = (0, Failed::Peer, 0);
     let mut undecided = false;
-    for peer in peers {
+    for (index, peer) in peers.iter().enumerate() {
         let found = match peer {
             Peer::Pods { namespaces, pods } => match &other.who {
                 Who::Pod { entry, namespace } => {
@@ -44,7 +44,7 @@ pub(super) fn matches(
                     };
                     match_pod(in_scope, pods, &entry.labels)
                 }
-                Who::Node(_) | Who::External => PeerMatch::No(5, Failed::Peer),
+                Who::Node(_) | Who::External => PeerMatch::No(5, Failed::Peer, 0),
             },
             Peer::Ip { cidr, except } => {
                 let seen = match other.who {
@@ -53,17 +53,17 @@ pub(super) fn matches(
                     Who::External => true,
                 };
                 match (seen, other_ip) {
-                    (false, _) => PeerMatch::No(10, Failed::Peer),
+                    (false, _) => PeerMatch::No(10, Failed::Peer, 0),
                     (true, Some(ip)) => match_ip(cidr, except, ip),
                     // Both ends have addresses, but none of one family: nothing an ipBlock could match.
-                    (true, None) if !other.ips().is_empty() => PeerMatch::No(8, Failed::Peer),
+                    (true, None) if !other.ips().is_empty() => PeerMatch::No(8, Failed::Peer, 0),
                     (true, None) => PeerMatch::Undecided,
                 }
             }
         };
         match found {
             PeerMatch::Yes => return PeerMatch::Yes,
-            PeerMatch::No(near, failed) if near > best.0 => best = (near, failed),
+            PeerMatch::No(near, failed, _) if near > best.0 => best = (near, failed, index),
             PeerMatch::No(..) => {}
             PeerMatch::Undecided => undecided = true,
         }
@@ -71,7 +71,7 @@ pub(super) fn matches(
     if undecided {
         PeerMatch::Undecided
     } else {
-        PeerMatch::No(best.0, best.1)
+        PeerMatch::No(best.0, best.1, best.2)
     }
 }
 
@@ -81,20 +81,20 @@ fn match_pod(in_scope: bool, pods: &Selector, labels: &LabelSet) -> PeerMatch {
         .min(9);
     match (in_scope, misses) {
         (true, 0) => PeerMatch::Yes,
-        (false, 0) if pods.selects_all() => PeerMatch::No(50, Failed::Namespace),
-        (false, 0) => PeerMatch::No(80, Failed::Namespace),
-        (true, misses) => PeerMatch::No(60 - misses, Failed::Peer),
-        (false, misses) => PeerMatch::No(20 - misses, Failed::Peer),
+        (false, 0) if pods.selects_all() => PeerMatch::No(50, Failed::Namespace, 0),
+        (false, 0) => PeerMatch::No(80, Failed::Namespace, 0),
+        (true, misses) => PeerMatch::No(60 - misses, Failed::Peer, 0),
+        (false, misses) => PeerMatch::No(20 - misses, Failed::Peer, 0),
     }
 }
 
 fn match_ip(cidr: &IpNet, except: &[IpNet], ip: IpAddr) -> PeerMatch {
     if !cidr.contains(&ip) {
         let same_family = cidr.addr().is_ipv4() == ip.is_ipv4();
-        return PeerMatch::No(if same_family { 30 } else { 8 }, Failed::Peer);
+        return PeerMatch::No(if same_family { 30 } else { 8 }, Failed::Peer, 0);
     }
     if except.iter().any(|net| net.contains(&ip)) {
-        PeerMatch::No(70, Failed::Peer)
+        PeerMatch::No(70, Failed::Peer, 0)
     } else {
         PeerMatch::Yes
     }

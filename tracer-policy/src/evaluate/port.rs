@@ -9,7 +9,8 @@ use crate::verdict::Failed;
 #[derive(Clone, Copy)]
 pub(super) enum PortMatch {
     Yes,
-    No(Failed),
+    /// What of the nearest port failed, and which it was.
+    No(Failed, usize),
     /// The rule asks for a port and the flow names none.
     Undecided,
 }
@@ -18,13 +19,15 @@ pub(super) fn matches(rule: &Rule, pair: &Pair<'_>) -> PortMatch {
     let Some(ports) = &rule.ports else {
         return PortMatch::Yes;
     };
-    let mut failed = Failed::Protocol;
+    let mut nearest = (Failed::Protocol, 0);
     let mut undecided = false;
-    for wanted in ports {
+    for (index, wanted) in ports.iter().enumerate() {
         if wanted.protocol != pair.protocol {
             continue;
         }
-        failed = Failed::Port;
+        if nearest.0 == Failed::Protocol {
+            nearest = (Failed::Port, index);
+        }
         let is_met = match (&wanted.number, pair.port) {
             (PortNumber::Any, _) => true,
             (PortNumber::Range(first, last), Some(port)) => (*first..=*last).contains(&port),
@@ -47,6 +50,6 @@ pub(super) fn matches(rule: &Rule, pair: &Pair<'_>) -> PortMatch {
     if undecided {
         PortMatch::Undecided
     } else {
-        PortMatch::No(failed)
+        PortMatch::No(nearest.0, nearest.1)
     }
 }

@@ -54,6 +54,7 @@ struct Miss<'a> {
     policy: &'a Policy,
     rule: Option<&'a Rule>,
     failed: Failed,
+    item: usize,
 }
 
 pub(super) fn judge(
@@ -90,12 +91,13 @@ pub(super) fn judge(
                 policy,
                 rule: None,
                 failed: Failed::NoRules,
+                item: 0,
             });
         }
         for rule in rules {
             let peer = peer::matches(judge, rule, subject, other, other_ip);
             let port = port::matches(rule, pair);
-            let (score, failed) = match (peer, port) {
+            let (score, failed, item) = match (peer, port) {
                 (PeerMatch::Yes, PortMatch::Yes) => {
                     side.allowed_by.push(RuleRef {
                         policy: policy.id.clone(),
@@ -103,13 +105,13 @@ pub(super) fn judge(
                     });
                     continue;
                 }
-                (PeerMatch::Yes, PortMatch::No(Failed::Port)) => (1000, Failed::Port),
-                (PeerMatch::Yes, PortMatch::No(failed)) => (900, failed),
-                (PeerMatch::No(near, failed), PortMatch::Yes) => (500 + near, failed),
-                (PeerMatch::No(near, failed), PortMatch::No(_) | PortMatch::Undecided) => {
-                    (100 + near, failed)
+                (PeerMatch::Yes, PortMatch::No(Failed::Port, item)) => (1000, Failed::Port, item),
+                (PeerMatch::Yes, PortMatch::No(failed, item)) => (900, failed, item),
+                (PeerMatch::No(near, failed, item), PortMatch::Yes) => (500 + near, failed, item),
+                (PeerMatch::No(near, failed, item), PortMatch::No(..) | PortMatch::Undecided) => {
+                    (100 + near, failed, item)
                 }
-                (PeerMatch::Undecided, PortMatch::No(failed)) => (100, failed),
+                (PeerMatch::Undecided, PortMatch::No(failed, item)) => (100, failed, item),
                 (PeerMatch::Yes | PeerMatch::Undecided, PortMatch::Undecided) => {
                     undecided = undecided.or(Some((Some(policy), Undecided::NoPort)));
                     continue;
@@ -128,6 +130,7 @@ pub(super) fn judge(
                     policy,
                     rule: Some(rule),
                     failed,
+                    item,
                 });
             }
         }
@@ -211,6 +214,7 @@ fn describe(
         policy: miss.policy.id.clone(),
         rule: rule.map(|rule| Arc::clone(&rule.path)),
         failed: miss.failed,
+        item: miss.item,
         wanted,
         got,
     }
