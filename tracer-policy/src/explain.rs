@@ -153,15 +153,21 @@ fn side_lines(
         SideVerdict::NotIsolated => ("not isolated", Style::Allowed),
         SideVerdict::Unknown => ("unknown", Style::Unknown),
     };
-    let behind_service = direction == Direction::Ingress && verdict.service.is_some();
-    let whose = if behind_service {
-        "the endpoint".to_owned()
-    } else {
-        end_text(cluster, end)
+    // Behind a Service it is the endpoint with the verdict shown that is judged.
+    let endpoint = verdict
+        .service
+        .iter()
+        .flat_map(|hop| &hop.endpoints)
+        .find(|endpoint| endpoint.verdict == verdict.verdict)
+        .map(|endpoint| End::Ip(endpoint.ip));
+    let end = match (direction, &endpoint) {
+        (Direction::Ingress, Some(endpoint)) => endpoint,
+        _ => end,
     };
+    let whose = end_text(cluster, end);
     let heading = format!("{} of {whose}: ", direction.as_str());
     out.push(Line::new(heading, Style::Heading).then(word, style));
-    let is_pod = behind_service || pod_or_ip(cluster, end).is_ok();
+    let is_pod = pod_or_ip(cluster, end).is_ok();
     isolation_lines(out, side, direction, is_pod);
     for rule in &side.allowed_by {
         out.push(Line::new(
@@ -174,16 +180,11 @@ fn side_lines(
         out.push(Line::new(text, Style::Plain));
     }
     if let Some(miss) = &side.nearest_miss {
-        let other = match (direction, &verdict.service) {
-            (Direction::Ingress, _) => flow.from.clone(),
-            (Direction::Egress, None) => flow.to.clone(),
-            (Direction::Egress, Some(hop)) => hop
-                .endpoints
-                .iter()
-                .find(|e| e.verdict == verdict.verdict)
-                .map_or_else(|| flow.to.clone(), |e| End::Ip(e.ip)),
+        let other = match direction {
+            Direction::Ingress => &flow.from,
+            Direction::Egress => endpoint.as_ref().unwrap_or(&flow.to),
         };
-        miss_lines(out, cluster, flow, miss, &other, direction);
+        miss_lines(out, cluster, flow, miss, other, direction);
     }
 }
 

@@ -159,7 +159,8 @@ fn the_final_policy_leaves_dns_closed() {
 /// The explanation as plain text.
 fn told(cluster: &Cluster, flow: &Flow) -> String {
     let lines = explain::lines(cluster, flow, &cluster.evaluate(flow));
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 #[test]
