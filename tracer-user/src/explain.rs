@@ -89,13 +89,7 @@ impl Judged {
     fn of(hook: Option<Hook>, flow: &Flow, cluster: &Cluster) -> Self {
         let own = cluster.profile();
         // Exemptions are what a dataplane lets through; this packet it did not.
-        let strict = Profile {
-            node_reaches_own_pods: false,
-            pod_reaches_own_node: false,
-            pod_reaches_itself: false,
-            icmp_passes: false,
-            ..own
-        };
+        let strict = own.without_exemptions();
         let forward = || judge(flow, false, cluster, strict);
         let backward = || judge(flow, true, cluster, strict);
         let (verdict, reply, doubtful) = match flow.tcp_flags {

@@ -6,12 +6,15 @@
 
 pub mod attribute;
 pub mod classify;
+pub mod cli;
 pub mod cluster;
 pub mod decode;
 pub mod enrich;
 pub mod explain;
 pub mod filter;
+pub mod http;
 pub mod kernel;
+pub mod pipeline;
 pub mod record;
 pub mod sink;
 pub mod stream;

@@ -1,2 +1,7 @@
 //! The `tracer` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tracer::cli::main()
+}

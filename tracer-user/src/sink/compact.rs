@@ -84,8 +84,10 @@ impl<W: Write + Send> Sink for Compact<W> {
                 class.as_str(),
             );
         }
-        line.plain("  ");
-        line.push(text::POLICY, &text::policy(drop.policy.as_ref()));
+        if drop.policy.is_some() {
+            line.plain("  ");
+            line.push(text::POLICY, &text::policy(drop.policy.as_ref()));
+        }
         self.out.write_all(line.painted.as_bytes())?;
         if let Some(hint) = &drop.hint {
             let cure = text::CURE;

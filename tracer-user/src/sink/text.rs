@@ -62,7 +62,7 @@ pub(super) fn protocol(drop: &Drop) -> String {
 /// Who denies it: one policy, how many more, or that none does.
 pub(super) fn policy(policy: Option<&PolicyInfo>) -> String {
     let Some(policy) = policy else {
-        return "no policy known".to_owned();
+        return "-".to_owned();
     };
     match (policy.verdict, policy.isolating.as_slice()) {
         (PolicyVerdict::Allowed, _) => "policies allow it!".to_owned(),

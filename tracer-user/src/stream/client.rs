@@ -11,7 +11,7 @@ use crate::record::Drop;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens, or we may not ask.
-    #[error("no agent answers at {}: {source}", path.display())]
+    #[error("no agent answers at {}", path.display())]
     Connect {
         /// The path.
         path: PathBuf,
@@ -19,13 +19,13 @@ pub enum ClientError {
         source: io::Error,
     },
     /// It broke off.
-    #[error("the agent's stream broke off: {0}")]
+    #[error("the agent's stream broke off")]
     Io(#[from] io::Error),
     /// The agent refuses.
     #[error("the agent refuses: {0}")]
     Refused(String),
     /// It does not speak our language.
-    #[error("the agent's stream cannot be read: {0}; is it another version?")]
+    #[error("the agent's stream cannot be read; is it of another version?")]
     Language(#[from] serde_json::Error),
     /// We were too slow.
     #[error("the agent cut the stream off: {} drops were missed because they were not read in time", .0.missed)]

@@ -34,7 +34,7 @@ pub enum BindError {
     #[error("{} exists and is no socket; choose another path with --socket", .0.display())]
     NotASocket(PathBuf),
     /// The system says no.
-    #[error("cannot listen at {}: {source}; choose another path with --socket", path.display())]
+    #[error("cannot listen at {} (--socket chooses another path)", path.display())]
     Io {
         /// The path.
         path: PathBuf,

@@ -14,15 +14,14 @@ use crate::record::{Class, Direction, Drop, DropAction, Peer, PolicyVerdict};
 /// What the kernel side and the pipeline have counted themselves; read at scrape time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Records the full ring buffer refused.
-    pub ring: u64,
+    /// Drops that the kernel side saw and could not hand over: the ring was full, mostly.
+    pub kernel: u64,
     /// Records that could not be decoded.
     pub decode: u64,
     /// Drops that the full queue between reader and sinks refused.
     pub queue: u64,
-    /// Nanoseconds that tracer's programs ran in the kernel, and how often; `None` where the kernel's
-    /// BPF statistics are off.
-    pub kernel: Option<(u64, u64)>,
+    /// Nanoseconds that tracer's programs ran in the kernel, and how often, as far as it was measured.
+    pub cost: (u64, u64),
 }
 
 /// All metrics of the agent.
@@ -183,16 +182,14 @@ impl Metrics {
     pub fn render(&self, losses: Losses) -> prometheus::Result<String> {
         let read = self.read();
         for (stage, total) in [
-            ("ring", losses.ring),
+            ("kernel", losses.kernel),
             ("decode", losses.decode),
             ("queue", losses.queue),
         ] {
             raise_to(&read.lost.with_label_values(&[stage]), total);
         }
-        if let Some((ns, runs)) = losses.kernel {
-            raise_to(&read.kernel_ns, ns);
-            raise_to(&read.kernel_runs, runs);
-        }
+        raise_to(&read.kernel_ns, losses.cost.0);
+        raise_to(&read.kernel_runs, losses.cost.1);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -251,18 +248,18 @@ impl ReadAtScrape {
             )?,
             kernel_ns: IntCounter::new(
                 "tracer_kernel_ns_total",
-                "Nanoseconds that tracer's programs ran in the kernel (needs kernel.bpf_stats_enabled).",
+                "Nanoseconds that tracer's programs ran in the kernel, while it measures (--measure-cost).",
             )?,
             kernel_runs: IntCounter::new(
                 "tracer_kernel_runs_total",
-                "How often tracer's programs ran in the kernel (needs kernel.bpf_stats_enabled).",
+                "How often tracer's programs ran in the kernel, while it measures (--measure-cost).",
             )?,
             synced: IntGauge::new(
                 "tracer_cluster_synced",
                 "1 where cluster state is complete, 0 where it is missing or stale.",
             )?,
         };
-        for stage in ["ring", "decode", "queue"] {
+        for stage in ["kernel", "decode", "queue"] {
             read.lost.with_label_values(&[stage]);
         }
         registry.register(Box::new(read.lost.clone()))?;

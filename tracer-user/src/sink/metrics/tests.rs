@@ -86,16 +86,21 @@ fn a_full_family_folds_and_says_so_and_loses_nothing() {
 fn what_others_counted_is_read_at_scrape_time() {
     let metrics = Metrics::new(2).unwrap();
     let losses = Losses {
-        ring: 4,
+        kernel: 4,
         decode: 1,
         queue: 2,
-        kernel: Some((100, 5)),
+        cost: (100, 5),
     };
     metrics.render(losses).unwrap();
-    let text = metrics.render(Losses { ring: 6, ..losses }).unwrap();
+    let text = metrics
+        .render(Losses {
+            kernel: 6,
+            ..losses
+        })
+        .unwrap();
     assert_eq!(
-        line(&text, r#"tracer_events_lost_total{stage="ring"}"#),
-        r#"tracer_events_lost_total{stage="ring"} 6"#
+        line(&text, r#"tracer_events_lost_total{stage="kernel"}"#),
+        r#"tracer_events_lost_total{stage="kernel"} 6"#
     );
     assert!(text.contains("tracer_kernel_ns_total 100"));
     assert!(text.contains("tracer_kernel_runs_total 5"));

@@ -1,0 +1,141 @@
+//! `tracer agent`: the node daemon.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{CaptureArgs, Common, Error, cluster, settings};
+use crate::attribute::Attributor;
+use crate::filter::Filter;
+use crate::http::{self, Health};
+use crate::kernel::{self, Capture, Clock};
+use crate::pipeline::{self, Losses, Outlet, Stages};
+use crate::sink::Sink;
+use crate::sink::metrics::{Count, Metrics};
+use crate::stream::{DEFAULT_SOCKET, History, Server};
+
+/// `tracer agent`
+#[derive(Debug, Args)]
+pub(super) struct AgentArgs {
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "0.0.0.0:9470",
+        env = "TRACER_METRICS_ADDR"
+    )]
+    metrics_addr: SocketAddr,
+    /// This node's name; $NODE_NAME, else the host name, by default.
+    #[arg(long, value_name = "NAME", env = "TRACER_NODE")]
+    node: Option<String>,
+    #[command(flatten)]
+    capture: CaptureArgs,
+    /// Where `tracer watch` reads the stream.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "TRACER_SOCKET")]
+    socket: PathBuf,
+    /// Have the kernel measure what tracer's programs cost (tracer_kernel_ns_total). It measures all BPF
+    /// programs of the node then, which costs each of their runs two clock reads.
+    #[arg(long, env = "TRACER_MEASURE_COST")]
+    measure_cost: bool,
+    /// Series a metric may have before further ones fold into `other`.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10_000,
+        env = "TRACER_MAX_SERIES"
+    )]
+    max_series: usize,
+}
+
+pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
+    init_logging();
+    let node = args.node.unwrap_or_else(settings::node_name);
+    let state = cluster::for_capture(common, &node)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        pipeline::stop_on_signals(&stop, None)?;
+        let metrics = Arc::new(
+            Metrics::new(args.max_series).map_err(|error| Error::Internal(error.to_string()))?,
+        );
+        // The port first: a second agent on the node should fail before it attaches anything.
+        let listener = TcpListener::bind(args.metrics_addr)
+            .await
+            .map_err(|error| {
+                Error::Environment(format!(
+                    "cannot listen on {}: {error}; choose another with --metrics-addr",
+                    args.metrics_addr
+                ))
+            })?;
+        let stream = Server::bind(&args.socket, &node, History::default())?;
+        let mut capture = Capture::start(&kernel::Options {
+            reasons: args.capture.reasons(),
+            btf: common.btf.clone(),
+            measure_cost: args.measure_cost,
+            ..kernel::Options::default()
+        })?;
+        let synced = state.is_some();
+        metrics.set_synced(synced);
+        tracing::info!(
+            node,
+            hook = capture.hooks().kfree_skb.as_str(),
+            cluster = synced,
+            "watching drops"
+        );
+        for missing in &capture.hooks().missing {
+            tracing::warn!("{missing}");
+        }
+        let losses = Arc::new(Losses::default());
+        let health = Arc::new(Health::new(
+            Arc::clone(&metrics),
+            capture.meter(),
+            Arc::clone(&losses),
+            synced,
+        ));
+        tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
+        let server = tokio::spawn(http::serve(listener, Arc::clone(&health), stop.clone()));
+        let stages = Stages {
+            decoder: capture.decoder(),
+            clock: Clock::new(),
+            attributor: Attributor::new(node, state),
+        };
+        let sinks: Vec<Box<dyn Sink>> =
+            vec![Box::new(Count::new(metrics)), Box::new(stream.publisher())];
+        let outlet = Outlet::new(Filter::default(), sinks, None);
+        let stream = tokio::spawn(stream.serve(stop.clone()));
+        let result = pipeline::run(&mut capture, stages, outlet, losses, stop.clone()).await;
+        stop.cancel();
+        match server.await {
+            Ok(served) => served?,
+            Err(error) => return Err(Error::Internal(error.to_string())),
+        }
+        if let Err(error) = stream.await {
+            return Err(Error::Internal(error.to_string()));
+        }
+        let outcome = result?;
+        tracing::info!(packets = outcome.packets, "stopped");
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Text on a terminal, JSON otherwise; `RUST_LOG` decides how much, `info` by default.
+fn init_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.with_target(false).init();
+    } else {
+        log.json().flatten_event(true).init();
+    }
+}

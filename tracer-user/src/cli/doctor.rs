@@ -1,0 +1,169 @@
+//! `tracer doctor`: what this kernel, host and cluster offer, and what is missing and why.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{Common, Error, cluster, color, settings};
+use crate::cluster::host;
+use crate::kernel::{self, Finding, Flavour};
+
+/// `tracer doctor`
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// `-o`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A table for people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Serialize)]
+struct Report {
+    node: String,
+    kernel: String,
+    can_capture: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook: Option<&'static str>,
+    policy_reasons: Vec<&'static str>,
+    checks: Vec<Check>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    present: bool,
+    /// Whether nothing can be captured without it.
+    needed: bool,
+    text: String,
+}
+
+/// The exit code where nothing can be captured here.
+const LACKING: u8 = 3;
+
+pub(super) fn run(args: &DoctorArgs, common: &Common) -> Result<ExitCode, Error> {
+    let report = report(common)?;
+    let mut out = anstream::stdout();
+    match args.output {
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?;
+            writeln!(out, "{json}")?;
+        }
+        Output::Text => text(&mut out, &report)?,
+    }
+    out.flush()?;
+    Ok(if report.can_capture {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(LACKING)
+    })
+}
+
+fn report(common: &Common) -> Result<Report, Error> {
+    let probe = kernel::probe();
+    let check = |name, needed, finding: &Finding| Check {
+        name,
+        present: finding.present,
+        needed,
+        text: finding.text.clone(),
+    };
+    let mut checks = vec![
+        check("eBPF programs", true, &probe.programs),
+        check("privilege", true, &probe.capabilities),
+        check("BTF", true, &probe.btf),
+        check("kfree_skb", true, &probe.kfree_skb),
+        check("drop reasons", false, &probe.reasons),
+        check("icmp_send", false, &probe.icmp_send),
+        check("kernel symbols", false, &probe.symbols),
+        check("bpffs", false, &probe.bpffs),
+    ];
+    checks.push(match host::addresses() {
+        Ok(addresses) => {
+            let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            Check {
+                name: "host addresses",
+                present: !list.is_empty(),
+                needed: false,
+                text: format!("probes from here may come from {}", list.join(", ")),
+            }
+        }
+        Err(error) => Check {
+            name: "host addresses",
+            present: false,
+            needed: false,
+            text: format!("cannot be read: {error}"),
+        },
+    });
+    checks.push(match cluster::given_with_report(common)? {
+        Some(loaded) => {
+            let kinds: Vec<_> = loaded
+                .used
+                .iter()
+                .map(|(kind, number)| format!("{number} {kind}"))
+                .collect();
+            let detected = loaded.cluster.detected_profile();
+            Check {
+                name: "cluster",
+                present: !kinds.is_empty(),
+                needed: false,
+                text: format!(
+                    "{}; dataplane {}: {}",
+                    kinds.join(", "),
+                    detected.name,
+                    detected.because
+                ),
+            }
+        }
+        None => Check {
+            name: "cluster",
+            present: false,
+            needed: false,
+            text: format!("none given: addresses only. {}", cluster::HOW_TO_GET_IT),
+        },
+    });
+    Ok(Report {
+        node: settings::node_name(),
+        can_capture: probe.can_capture(),
+        hook: probe.kfree_skb_flavour.map(Flavour::as_str),
+        kernel: probe.release,
+        policy_reasons: probe.policy_reasons,
+        checks,
+    })
+}
+
+fn text(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
+    writeln!(out, "node {}, kernel {}", report.node, report.kernel)?;
+    for Check {
+        name,
+        present,
+        needed,
+        text,
+    } in &report.checks
+    {
+        let (style, mark) = match (present, needed) {
+            (true, _) => (color::GOOD, "ok"),
+            (false, true) => (color::ERROR, "no"),
+            (false, false) => (color::WARNING, "--"),
+        };
+        writeln!(out, "  {style}{mark}{style:#}  {name:<15} {text}")?;
+    }
+    writeln!(
+        out,
+        "  captured by default: {}",
+        report.policy_reasons.join(", ")
+    )?;
+    match (report.can_capture, report.hook) {
+        (true, Some(hook)) => writeln!(out, "tracer can capture here, by {hook}."),
+        (true, None) => writeln!(out, "tracer can capture here."),
+        (false, _) => writeln!(out, "tracer cannot capture here: see what is marked `no`."),
+    }
+}

@@ -1,0 +1,96 @@
+//! `--from`, `--to`, `--port`, `--protocol`: one flow on the command line or in a batch.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use serde::Deserialize;
+use tracer_policy::model::{ObjectRef, Protocol};
+use tracer_policy::{End, Flow};
+
+/// One flow on the command line.
+#[derive(Clone, Debug, Args)]
+pub(super) struct FlowArgs {
+    /// Who sends: NAMESPACE/POD or an IP address.
+    #[arg(long, value_name = "END", requires = "to")]
+    from: Option<String>,
+    /// Who receives: NAMESPACE/POD or an IP address, a Service's included.
+    #[arg(long, value_name = "END", requires = "from")]
+    to: Option<String>,
+    /// Destination port; not for protocols without ports.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// TCP, UDP, SCTP, ICMP, ICMPv6 or a protocol number.
+    #[arg(long, value_name = "PROTOCOL", default_value = "TCP")]
+    protocol: String,
+}
+
+impl FlowArgs {
+    /// The flow, where one is given.
+    pub(super) fn resolve(&self, namespace: Option<&str>) -> Result<Option<Flow>, String> {
+        let (Some(from), Some(to)) = (&self.from, &self.to) else {
+            return Ok(None);
+        };
+        let text = FlowText {
+            from: from.clone(),
+            to: to.clone(),
+            port: self.port,
+            protocol: Some(self.protocol.clone()),
+        };
+        text.resolve(namespace).map(Some)
+    }
+}
+
+/// One flow of a batch.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FlowText {
+    from: String,
+    to: String,
+    port: Option<u16>,
+    protocol: Option<String>,
+}
+
+impl FlowText {
+    /// Reads the ends; a pod's name alone belongs to `namespace`.
+    pub(super) fn resolve(&self, namespace: Option<&str>) -> Result<Flow, String> {
+        let protocol = protocol(self.protocol.as_deref().unwrap_or("TCP"))?;
+        if protocol.has_ports() && self.port.is_none() {
+            return Err(format!("port: {protocol} needs a destination port"));
+        }
+        Ok(Flow {
+            from: end("from", &self.from, namespace)?,
+            to: end("to", &self.to, namespace)?,
+            port: self.port.filter(|_| protocol.has_ports()),
+            protocol,
+        })
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    let by_name = ["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"]
+        .into_iter()
+        .find(|name| name.eq_ignore_ascii_case(text))
+        .and_then(Protocol::from_name);
+    by_name
+        .or_else(|| text.parse().ok().map(Protocol::from_number))
+        .ok_or_else(|| {
+            format!("protocol {text:?}: expected TCP, UDP, SCTP, ICMP, ICMPv6 or a number")
+        })
+}
+
+fn end(field: &str, text: &str, namespace: Option<&str>) -> Result<End, String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(End::Ip(ip));
+    }
+    let (namespace, name) = match (text.split_once('/'), namespace) {
+        (Some((namespace, name)), _) => (namespace, name),
+        (None, Some(namespace)) => (namespace, text),
+        (None, None) => ("", text),
+    };
+    if namespace.is_empty() || name.is_empty() || name.contains('/') {
+        return Err(format!(
+            "{field} {text:?}: expected NAMESPACE/POD or an IP address"
+        ));
+    }
+    Ok(End::Pod(ObjectRef::new(namespace, name)))
+}

@@ -1,0 +1,319 @@
+//! `tracer watch`: live stream of drops, or a replay.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{ArgMatches, Args, ValueEnum};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use super::input::Recorded;
+use super::{CaptureArgs, Common, Error, cluster, color, filters, settings};
+use crate::attribute::Attributor;
+use crate::filter::Filter;
+use crate::kernel::{self, Capture, Clock};
+use crate::pipeline::{self, Losses, Outcome, Outlet, Stages};
+use crate::record::Drop;
+use crate::sink::{Compact, Json, Pcapng, Sink, Wide};
+use crate::stream::{self, Client, DEFAULT_SOCKET, Request};
+
+/// `tracer watch`
+#[derive(Debug, Args)]
+pub(super) struct WatchArgs {
+    /// Go on with what happens from now on: the default, except where --last or --since ask for the
+    /// past.
+    #[arg(short, long)]
+    follow: bool,
+    /// The last N drops, of the agent's history or of those recorded.
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// The drops of the last while, such as 5m or 1h30m.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    since: Option<Duration>,
+    /// Stop after a while, such as 30s.
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "input")]
+    duration: Option<Duration>,
+    /// Stop after N lines.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// How to print: compact for people, wide for more columns, json for programs.
+    #[arg(short, long, value_enum, default_value_t = Output::Compact)]
+    output: Output,
+    /// Also write what is shown to FILE, as JSON lines that --input reads.
+    #[arg(long, value_name = "FILE.jsonl")]
+    record: Option<PathBuf>,
+    /// Also write the first 128 bytes of each packet shown to FILE, for Wireshark. Captures by itself,
+    /// as an agent streams no packets.
+    #[arg(long, value_name = "FILE.pcapng", conflicts_with = "input")]
+    pcap: Option<PathBuf>,
+    /// Replay recorded drops instead of watching (`-` for standard input). With --cluster they are
+    /// attributed and explained anew.
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "follow")]
+    input: Option<PathBuf>,
+    /// Where the node's agent listens. Without --cluster the agent is asked first; where none runs,
+    /// tracer captures by itself.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "TRACER_SOCKET")]
+    socket: PathBuf,
+    #[command(flatten)]
+    capture: CaptureArgs,
+    #[command(flatten)]
+    filters: filters::FilterArgs,
+}
+
+/// `-o`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// One line a drop for people.
+    Compact,
+    /// More columns.
+    Wide,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A span of time such as `30s`, `5m`, `1h30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a positive duration such as 30s, 5m or 1h30m".to_owned();
+    let span: SignedDuration = text.parse().map_err(|_| expected())?;
+    Duration::try_from(span)
+        .ok()
+        .filter(|span| !span.is_zero())
+        .ok_or_else(expected)
+}
+
+pub(super) fn run(
+    args: &WatchArgs,
+    common: &Common,
+    matches: &ArgMatches,
+) -> Result<ExitCode, Error> {
+    let filter = filters::resolve(matches, common.namespace.as_deref())?;
+    if let Some(path) = &args.input {
+        return replay(args, common, filter, path);
+    }
+    let past = args.last.is_some() || args.since.is_some();
+    // Asked for a cluster, reasons or packets of one's own, an agent has the wrong ones.
+    let own = common.cluster.is_some() || args.pcap.is_some() || CaptureArgs::given(matches);
+    if !own || past {
+        let request = Request {
+            version: stream::VERSION,
+            last: args.last,
+            since: args.since.map(ago),
+            follow: args.follow || !past,
+        };
+        match Client::connect(&args.socket, &request) {
+            Ok(client) => return from_agent(args, client, filter),
+            Err(error) if past && error.nobody_there() => {
+                return Err(Error::Environment(format!(
+                    "--last and --since need a history, and {error}: start `tracer agent`, or give \
+                     recorded drops with --input"
+                )));
+            }
+            Err(error) if error.nobody_there() => {}
+            Err(error) if past => return Err(error.into()),
+            Err(error) => color::warn(&format!("{error}; capturing by itself")),
+        }
+    }
+    live(args, common, filter)
+}
+
+/// The time that long ago.
+fn ago(span: Duration) -> Timestamp {
+    SignedDuration::try_from(span)
+        .ok()
+        .and_then(|span| Timestamp::now().checked_sub(span).ok())
+        .unwrap_or(Timestamp::MIN)
+}
+
+/// Shows an agent's stream until it ends, or is ended.
+fn from_agent(args: &WatchArgs, client: Client, filter: Filter) -> Result<ExitCode, Error> {
+    color::note(&format!(
+        "watching drops on {} (from its agent)",
+        client.node()
+    ));
+    let mut outlet = Outlet::new(filter, sinks(args)?, args.count);
+    let stopper = client.stopper()?;
+    let duration = args.duration;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&stopped);
+    // Reading a socket blocks: a signal ends it by shutting the socket down.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                let token = CancellationToken::new();
+                if pipeline::stop_on_signals(&token, duration).is_ok() {
+                    token.cancelled().await;
+                    stop.store(true, Ordering::Relaxed);
+                    // Shut already is as good.
+                    let _ = stopper.shutdown(std::net::Shutdown::Both);
+                }
+            });
+        })?;
+    for drop in client {
+        match drop {
+            Ok(drop) => {
+                if !outlet.accept(&drop, None)? {
+                    break;
+                }
+                outlet.flush()?;
+            }
+            Err(_) if stopped.load(Ordering::Relaxed) => break,
+            Err(error) => {
+                outlet.flush()?;
+                return Err(error.into());
+            }
+        }
+    }
+    outlet.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sinks that the options ask for.
+fn sinks(args: &WatchArgs) -> Result<Vec<Box<dyn Sink>>, Error> {
+    let out = BufWriter::with_capacity(1 << 16, anstream::stdout());
+    let mut sinks: Vec<Box<dyn Sink>> = vec![match args.output {
+        Output::Compact => Box::new(Compact::new(out, settings::width(), TimeZone::system())),
+        Output::Wide => Box::new(Wide::new(out)),
+        Output::Json => Box::new(Json::new(out)),
+    }];
+    let create = |path: &PathBuf| {
+        File::create(path)
+            .map(BufWriter::new)
+            .map_err(|source| Error::File {
+                action: "write",
+                path: path.clone(),
+                source,
+            })
+    };
+    if let Some(path) = &args.record {
+        sinks.push(Box::new(Json::new(create(path)?)));
+    }
+    if let Some(path) = &args.pcap {
+        sinks.push(Box::new(Pcapng::new(create(path)?)?));
+    }
+    Ok(sinks)
+}
+
+fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, Error> {
+    let node = settings::node_name();
+    let state = cluster::for_capture(common, &node)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        // Before anything is attached, so that no Ctrl-C finds us without a handler.
+        pipeline::stop_on_signals(&stop, args.duration)?;
+        let mut capture = Capture::start(&kernel::Options {
+            reasons: args.capture.reasons(),
+            btf: common.btf.clone(),
+            ..kernel::Options::default()
+        })?;
+        let stages = Stages {
+            decoder: capture.decoder(),
+            clock: Clock::new(),
+            attributor: Attributor::new(node.clone(), state),
+        };
+        let outlet = Outlet::new(filter, sinks(args)?, args.count);
+        let losses = Arc::new(Losses::default());
+        for missing in &capture.hooks().missing {
+            color::note(missing);
+        }
+        let hook = capture.hooks().kfree_skb.as_str();
+        color::note(&format!("watching drops on {node} ({hook} kfree_skb)"));
+        let result = pipeline::run(&mut capture, stages, outlet, Arc::clone(&losses), stop).await;
+        let kernel = capture.counters()?.lost();
+        let lost = kernel + losses.queue() + losses.decode();
+        if lost > 0 {
+            color::warn(&format!(
+                "{lost} drops were seen but lost on the way (kernel {kernel}, queue {}, undecodable {})",
+                losses.queue(),
+                losses.decode()
+            ));
+        }
+        result.map_err(Error::from)
+    })?;
+    summary(outcome);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summary(outcome: Outcome) {
+    let Outcome {
+        shown,
+        packets,
+        filtered,
+    } = outcome;
+    let held_back = if filtered > 0 {
+        format!(", {filtered} held back by filters")
+    } else {
+        String::new()
+    };
+    color::note(&format!("{packets} packets in {shown} lines{held_back}"));
+}
+
+fn replay(
+    args: &WatchArgs,
+    common: &Common,
+    filter: Filter,
+    path: &Path,
+) -> Result<ExitCode, Error> {
+    let mut outlet = Outlet::new(filter, sinks(args)?, args.count);
+    let attributor =
+        cluster::given(common)?.map(|state| Attributor::new(settings::node_name(), Some(state)));
+    let since = args.since.map(ago);
+    let drops = Recorded::open(path)?.filter(|drop| match (drop, since) {
+        (Ok(drop), Some(since)) => drop.time >= since,
+        _ => true,
+    });
+    let drops = drops.map(|drop| {
+        drop.map(|drop| match &attributor {
+            Some(attributor) => attributor.again(&drop),
+            None => drop,
+        })
+    });
+    match args.last {
+        Some(last) => {
+            let mut kept = std::collections::VecDeque::with_capacity(last.min(4096));
+            for drop in drops {
+                if kept.len() == last {
+                    kept.pop_front();
+                }
+                if last > 0 {
+                    kept.push_back(drop?);
+                }
+            }
+            feed(kept.into_iter().map(Ok), &mut outlet)?;
+        }
+        None => feed(drops, &mut outlet)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn feed(
+    drops: impl Iterator<Item = Result<Drop, Error>>,
+    outlet: &mut Outlet,
+) -> Result<(), Error> {
+    for drop in drops {
+        match drop {
+            Ok(drop) => {
+                if !outlet.accept(&drop, None)? {
+                    break;
+                }
+            }
+            Err(error) => {
+                outlet.flush()?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(outlet.flush()?)
+}

@@ -1,0 +1,101 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::kernel::Meter;
+use crate::pipeline;
+use crate::sink::metrics::{self, Metrics};
+
+/// What the endpoints answer from.
+pub struct Health {
+    metrics: Arc<Metrics>,
+    kernel: Meter,
+    losses: Arc<pipeline::Losses>,
+    synced: bool,
+}
+
+impl Health {
+    /// `synced`: whether cluster state is there.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        kernel: Meter,
+        losses: Arc<pipeline::Losses>,
+        synced: bool,
+    ) -> Self {
+        Self {
+            metrics,
+            kernel,
+            losses,
+            synced,
+        }
+    }
+
+    fn losses(&self) -> metrics::Losses {
+        let cost = self.kernel.cost();
+        metrics::Losses {
+            // Counters that cannot be read for once are read at the next scrape.
+            kernel: self.kernel.counters().map_or(0, |counters| counters.lost()),
+            decode: self.losses.decode(),
+            queue: self.losses.queue(),
+            cost: (
+                u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX),
+                cost.runs,
+            ),
+        }
+    }
+}
+
+/// Serves until `stop` is cancelled.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route(
+            "/",
+            get(async || "tracer agent: /metrics /healthz /readyz\n"),
+        )
+        .route("/metrics", get(render))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(health);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}
+
+async fn render(State(health): State<Arc<Health>>) -> Response {
+    match health.metrics.render(health.losses()) {
+        Ok(text) => (
+            [(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// The agent serves only once it is attached, so answering at all is half of being ready; working
+/// without cluster state is degraded, not unready, and is said.
+async fn ready(State(health): State<Arc<Health>>) -> String {
+    if health.synced {
+        "ok\n".to_owned()
+    } else {
+        "ok: attached, without cluster state (addresses only)\n".to_owned()
+    }
+}

@@ -1,0 +1,180 @@
+//! Wires the stages: one task drains the kernel, one thread does the rest, a bounded queue between.
+//!
+//! The reader only copies records into the queue, without allocating; what the queue refuses is
+//! counted. Decoding, attribution, explanation and the sinks run on a thread of their own, because
+//! writing may block.
+
+mod outlet;
+mod queue;
+
+pub use outlet::{Outcome, Outlet};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::attribute::Attributor;
+use crate::decode::Decoder;
+use crate::kernel::{Capture, Clock};
+
+/// What was lost between kernel and sinks, beside what the kernel side counts itself.
+#[derive(Debug, Default)]
+pub struct Losses {
+    queue: AtomicU64,
+    decode: AtomicU64,
+}
+
+impl Losses {
+    /// Records that the full queue refused.
+    pub fn queue(&self) -> u64 {
+        self.queue.load(Ordering::Relaxed)
+    }
+
+    /// Records that could not be decoded.
+    pub fn decode(&self) -> u64 {
+        self.decode.load(Ordering::Relaxed)
+    }
+}
+
+/// What turns a record into an attributed drop.
+pub struct Stages {
+    /// Bytes → raw drop.
+    pub decoder: Decoder,
+    /// The kernel's clock → wall clock.
+    pub clock: Clock,
+    /// Raw drop → attributed, explained, classified drop.
+    pub attributor: Attributor,
+}
+
+/// Runs until `stop` is cancelled, the outlet has had enough, or a sink fails.
+///
+/// On a stop the kernel's ring is drained once more and everything queued is written, so that nothing
+/// captured before is lost.
+///
+/// # Errors
+/// What the kernel side or a sink says.
+pub async fn run(
+    capture: &mut Capture,
+    mut stages: Stages,
+    mut outlet: Outlet,
+    losses: Arc<Losses>,
+    stop: CancellationToken,
+) -> Result<Outcome, Error> {
+    let (sender, receiver) = queue::bounded(QUEUE_RECORDS);
+    let worker = {
+        let losses = Arc::clone(&losses);
+        let stop = stop.clone();
+        std::thread::Builder::new()
+            .name("sinks".into())
+            .spawn(move || {
+                // However the thread ends, the reader must not go on without it.
+                let _stop = stop.drop_guard();
+                work(&receiver, &mut stages, &mut outlet, &losses).map(|()| outlet.outcome())
+            })?
+    };
+    let captured = capture
+        .run(stop, |record| {
+            if !sender.send(record) {
+                losses.queue.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .await;
+    drop(sender);
+    let written = tokio::task::spawn_blocking(move || worker.join())
+        .await
+        .map_err(|_| Error::Worker)?
+        .map_err(|_| Error::Worker)?;
+    captured?;
+    Ok(written?)
+}
+
+/// Records the queue holds: at 256 bytes each about 4 MiB.
+const QUEUE_RECORDS: usize = 16_384;
+
+fn work(
+    receiver: &queue::Receiver,
+    stages: &mut Stages,
+    outlet: &mut Outlet,
+    losses: &Losses,
+) -> std::io::Result<()> {
+    loop {
+        let record = match receiver.try_next() {
+            Some(record) => record,
+            None => {
+                outlet.flush()?;
+                let Some(record) = receiver.next() else { break };
+                record
+            }
+        };
+        if !take(record.bytes(), stages, outlet, losses)? {
+            break;
+        }
+    }
+    outlet.flush()
+}
+
+/// One record; whether the outlet wants more.
+fn take(
+    record: &[u8],
+    stages: &mut Stages,
+    outlet: &mut Outlet,
+    losses: &Losses,
+) -> std::io::Result<bool> {
+    match stages.decoder.decode(record) {
+        Ok(raw) => {
+            let time = stages.clock.wall(raw.ktime_ns);
+            outlet.accept(&stages.attributor.attribute(&raw, time), Some(&raw))
+        }
+        Err(error) => {
+            losses.decode.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%error, "a record from the kernel could not be decoded");
+            Ok(true)
+        }
+    }
+}
+
+/// Why the pipeline ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] crate::kernel::Error),
+    /// A sink, or a thread that could not be started.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The thread of the sinks panicked.
+    #[error("the thread that writes the drops died")]
+    Worker,
+}
+
+/// Ends after `duration`, on SIGINT or on SIGTERM, whichever comes first, by cancelling `stop`.
+///
+/// # Errors
+/// Where the signals cannot be listened to.
+pub fn stop_on_signals(
+    stop: &CancellationToken,
+    duration: Option<Duration>,
+) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        let end = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = end => {}
+            () = stop.cancelled() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}

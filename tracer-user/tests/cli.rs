@@ -1,0 +1,263 @@
+//! The command line from outside: exit codes, errors that name what is wrong, closed pipes.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn tracer(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tracer"));
+    command
+        .args(args)
+        .env_remove("TRACER_CLUSTER")
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    outcome(&tracer(args).output().unwrap())
+}
+
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// Asserts exit code and that standard error says each of `says`; nothing may go to standard output.
+fn fails(args: &[&str], code: i32, says: &[&str]) {
+    let (status, stdout, stderr) = run(args);
+    assert_eq!(status, Some(code), "{args:?}: {stderr}");
+    assert_eq!(stdout, "", "{args:?}");
+    for piece in says {
+        assert!(
+            stderr.contains(piece),
+            "{args:?}: no {piece:?} in {stderr:?}"
+        );
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+fn file(content: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+fn recorded(lines: usize) -> tempfile::NamedTempFile {
+    let drop = include_str!("data/probe.json").replace('\n', "");
+    file(&format!("{drop}\n").repeat(lines))
+}
+
+#[test]
+fn a_cluster_file_that_is_missing_malformed_or_wrong_is_named_with_what_was_expected() {
+    let explain = |path: &str, says: &[&str]| {
+        fails(
+            &[
+                "explain",
+                "--cluster",
+                path,
+                "--from",
+                "a/b",
+                "--to",
+                "1.2.3.4",
+                "--port",
+                "1",
+            ],
+            2,
+            says,
+        );
+    };
+    explain(
+        "/no/such/cluster.yaml",
+        &["/no/such/cluster.yaml", "No such file"],
+    );
+    let broken = file("kind: Pod\nmetadata: {name: x\n");
+    explain(path(&broken), &[path(&broken)]);
+    let wrong = file(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: ok}\n---\n\
+         apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: ok}\n\
+         spec: {podSelector: {}, ingress: yes please}\n",
+    );
+    explain(path(&wrong), &[path(&wrong), "document 2", "spec.ingress"]);
+    let cidr = file(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: ok}\n\
+         spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/99}}]}]}\n",
+    );
+    explain(
+        path(&cidr),
+        &[
+            "ok/p",
+            "spec.ingress[0].from[0].ipBlock.cidr",
+            "10.0.0.0/99",
+        ],
+    );
+}
+
+#[test]
+fn unknown_options_and_values_exit_with_2_and_say_what_fits() {
+    fails(&["watch", "--colour"], 2, &["--colour"]);
+    fails(&["watch", "-o", "xml"], 2, &["xml", "compact", "json"]);
+    fails(&["watch", "--color", "blue"], 2, &["blue", "auto"]);
+    fails(
+        &["watch", "--class", "probes"],
+        2,
+        &["--class probes", "kubelet-probe"],
+    );
+    fails(
+        &["watch", "--reasons", "NETFLITER_DROP"],
+        2,
+        &["NETFLITER_DROP", "NETFILTER_DROP"],
+    );
+    fails(&["watch", "--duration", "soon"], 2, &["soon", "30s"]);
+    fails(
+        &["explain", "--from", "a/b", "--to", "1.2.3.4", "--port", "1"],
+        2,
+        &["--cluster"],
+    );
+    fails(&["frobnicate"], 2, &["frobnicate"]);
+}
+
+#[test]
+fn a_recording_that_is_no_recording_is_named_with_its_line() {
+    let drops = file("{\"time\": 1}\n");
+    fails(
+        &["watch", "--input", path(&drops)],
+        2,
+        &[path(&drops), "line 1", "recorded drop"],
+    );
+    fails(
+        &["watch", "--input", "/no/such/drops.jsonl"],
+        2,
+        &["/no/such/drops.jsonl"],
+    );
+}
+
+#[test]
+fn the_past_needs_an_agent_or_a_recording() {
+    fails(
+        &["watch", "--last", "3", "--socket", "/no/such/socket"],
+        3,
+        &["/no/such/socket", "--input", "tracer agent"],
+    );
+}
+
+#[test]
+fn without_btf_it_says_so_and_exits_with_3() {
+    fails(
+        &["watch", "--btf", "/no/such/btf", "--cluster", "none"],
+        3,
+        &["/no/such/btf", "BTF"],
+    );
+}
+
+#[test]
+fn without_privilege_it_names_the_capabilities_and_exits_with_3() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // The build folder may be closed to others.
+    let binary = folder.path().join("tracer");
+    std::fs::copy(env!("CARGO_BIN_EXE_tracer"), &binary).unwrap();
+    let mut command = Command::new(binary);
+    command
+        .args(["watch", "--cluster", "none"])
+        .stdin(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534).current_dir("/");
+    }
+    let (status, stdout, stderr) = outcome(&command.output().unwrap());
+    assert_eq!(status, Some(3), "{stderr}");
+    assert_eq!(stdout, "");
+    assert!(
+        stderr.contains("CAP_BPF") && stderr.contains("CAP_PERFMON"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let drops = recorded(20_000);
+    for output in ["compact", "wide", "json"] {
+        let mut child = tracer(&["watch", "--input", path(&drops), "-o", output])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let (status, _, stderr) = outcome(&child.wait_with_output().unwrap());
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{output}");
+    }
+}
+
+#[test]
+fn a_replay_gives_back_what_was_recorded_and_filters_it() {
+    let drops = recorded(3);
+    let (status, stdout, _) = run(&["watch", "--input", path(&drops), "-o", "json"]);
+    assert_eq!(status, Some(0));
+    assert_eq!(stdout.lines().count(), 3);
+    let first: serde_json::Value = serde_json::from_str(stdout.lines().next().unwrap()).unwrap();
+    let given: serde_json::Value = serde_json::from_str(include_str!("data/probe.json")).unwrap();
+    assert_eq!(first, given);
+    for (filter, lines) in [
+        (&["--class", "kubelet-probe"][..], 3),
+        (&["--not", "--class", "kubelet-probe"], 0),
+        (&["-n", "vault", "--count", "2"], 2),
+        (&["--last", "1"], 1),
+        (&["--since", "1s"], 0),
+        (&["--node", "node-b"], 0),
+    ] {
+        let mut args = vec!["watch", "--input", path(&drops), "-o", "json"];
+        args.extend(filter);
+        let (status, stdout, stderr) = run(&args);
+        assert_eq!(status, Some(0), "{filter:?}: {stderr}");
+        assert_eq!(stdout.lines().count(), lines, "{filter:?}");
+    }
+}
+
+#[test]
+fn recording_a_replay_writes_the_same_lines() {
+    let drops = recorded(2);
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.jsonl");
+    let (status, _, stderr) = run(&[
+        "watch",
+        "--input",
+        path(&drops),
+        "--record",
+        copy.to_str().unwrap(),
+    ]);
+    assert_eq!(status, Some(0), "{stderr}");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let values = |text: &str| -> Vec<serde_json::Value> {
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    assert_eq!(values(&read(&copy)), values(&read(drops.path())));
+}
+
+#[test]
+fn output_is_coloured_only_where_asked_or_on_a_terminal() {
+    let drops = recorded(1);
+    let escape = '\u{1b}';
+    let args = ["watch", "--input", path(&drops)];
+    assert!(!run(&args).1.contains(escape));
+    assert!(
+        run(&[&args[..], &["--color", "always"]].concat())
+            .1
+            .contains(escape)
+    );
+    for line in run(&args).1.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
