@@ -194,13 +194,10 @@ impl Judge<'_> {
             through_service,
         };
         let mut addresses = party::shared_families(from.ips(), to.ips());
-        let (from_ip, to_ip) = addresses.next().unwrap_or_else(|| {
-            // An end without an address of the other's family has none that could matter.
-            match (from.ips().first(), to.ips().first()) {
-                (Some(_), Some(_)) => (None, None),
-                (from, to) => (from.copied(), to.copied()),
-            }
-        });
+        // Ends of different families cannot meet, but each has the address an ipBlock is held against.
+        let (from_ip, to_ip) = addresses
+            .next()
+            .unwrap_or_else(|| (from.ips().first().copied(), to.ips().first().copied()));
         let first_to = to_ip;
         let mut verdict = self.pair(&pair(from_ip, to_ip));
         for (from_ip, to_ip) in addresses {

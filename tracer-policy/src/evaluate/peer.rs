@@ -55,8 +55,6 @@ pub(super) fn matches(
                 match (seen, other_ip) {
                     (false, _) => PeerMatch::No(10, Failed::Peer, 0),
                     (true, Some(ip)) => match_ip(cidr, except, ip),
-                    // Both ends have addresses, but none of one family: nothing an ipBlock could match.
-                    (true, None) if !other.ips().is_empty() => PeerMatch::No(8, Failed::Peer, 0),
                     (true, None) => PeerMatch::Undecided,
                 }
             }
