@@ -3,6 +3,8 @@
 //! Resolved here from the API's words, apart from the engine in tracer-policy, so that what drops
 //! packets and what explains drops do not share their mistakes.
 
+#[cfg(test)]
+mod agreement;
 mod allow;
 mod resolve;
 
