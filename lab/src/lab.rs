@@ -10,7 +10,7 @@ use crate::lock::Lock;
 use crate::manifests;
 use crate::netns::Netns;
 use crate::network::Network;
-use crate::plan::{Addresses, MASTER, NODE, PodPlan, REMOTE, VAULT_PORT, Wiring};
+use crate::plan::{Addresses, Family, MASTER, NODE, PodPlan, REMOTE, VAULT_PORT, Wiring};
 use crate::servers::{LogLine, Servers};
 use crate::traffic::{self, HttpsClient};
 
@@ -147,7 +147,13 @@ impl Lab {
     /// The cluster as `kubectl get -o yaml` prints it, documents divided by `---`: Namespaces, Nodes,
     /// Pods with their probes, Services, `EndpointSlices`; no policies, which are the caller's to add.
     pub fn manifests(&self) -> String {
-        manifests::cluster()
+        self.manifests_with_primary(Family::V4)
+    }
+
+    /// The same for a cluster whose primary family is the given one: Service `default/kubernetes` and
+    /// its endpoint are of that family only, as the API server makes them.
+    pub fn manifests_with_primary(&self, family: Family) -> String {
+        manifests::cluster(family)
     }
 
     /// What the stand-ins logged so far, worded as Go programs do.
@@ -195,7 +201,7 @@ impl Lab {
     }
 
     /// Where a pod's Vault listens.
-    pub fn vault(&self, pod: &str, family: crate::plan::Family) -> SocketAddr {
+    pub fn vault(&self, pod: &str, family: Family) -> SocketAddr {
         SocketAddr::new(self.pod(pod).addresses().of(family), VAULT_PORT)
     }
 }

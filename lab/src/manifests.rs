@@ -1,16 +1,19 @@
 //! The cluster as `kubectl get -o yaml` prints it, so that addresses agree with the network.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use crate::plan::{
-    API_PORT, Addresses, DNS_SERVICE, KUBERNETES_SERVICE, MASTER, NODE, OTHER_NODE, PODS, PodPlan,
+    API_PORT, Addresses, DNS_SERVICE, Family, KUBERNETES_SERVICE, MASTER, NODE, OTHER_NODE, PODS,
+    PodPlan,
 };
 
 /// The incident's policy: only `podSelector` rules.
 pub const BROKEN_POLICY: &str = include_str!("../manifests/broken-policy.yaml");
 
-/// Everything but policies.
-pub(crate) fn cluster() -> String {
+/// Everything but policies. As in a real cluster, dual-stack or not, `default/kubernetes` is of one
+/// family only: the primary one.
+pub(crate) fn cluster(primary: Family) -> String {
     let mut documents = Vec::new();
     for name in ["default", "kube-system", "vault"] {
         documents.push(format!(
@@ -22,38 +25,41 @@ pub(crate) fn cluster() -> String {
     documents.push(node("node-1", NODE, 1, false));
     documents.push(node("node-2", OTHER_NODE, 2, false));
     documents.extend(PODS.iter().map(pod));
+    let kubernetes = [KUBERNETES_SERVICE.of(primary)];
+    let api_port = [("https", 443, API_PORT, "TCP")];
     documents.push(service(
         "default",
         "kubernetes",
-        Some(KUBERNETES_SERVICE),
+        &kubernetes,
         None,
-        &[("https", 443, API_PORT, "TCP")],
+        &api_port,
     ));
     documents.push(service(
         "kube-system",
         "kube-dns",
-        Some(DNS_SERVICE),
+        &DNS_SERVICE.both(),
         Some("k8s-app: kube-dns"),
         &[("dns", 53, 53, "UDP"), ("dns-tcp", 53, 53, "TCP")],
     ));
     documents.push(service(
         "vault",
         "vault",
-        None,
+        &[],
         Some("app.kubernetes.io/name: vault"),
         &[
             ("https", 8200, 8200, "TCP"),
             ("https-internal", 8201, 8201, "TCP"),
         ],
     ));
+    let https = [("https", API_PORT, "TCP")];
+    documents.push(slice(
+        "default",
+        "kubernetes",
+        primary == Family::V6,
+        &[("", "", MASTER)],
+        &https,
+    ));
     for v6 in [false, true] {
-        documents.push(slice(
-            "default",
-            "kubernetes",
-            v6,
-            &[("", "", MASTER)],
-            &[("https", API_PORT, "TCP")],
-        ));
         for (namespace, name, container) in [
             ("kube-system", "kube-dns", "coredns"),
             ("vault", "vault", "vault"),
@@ -151,23 +157,24 @@ fn pod(pod: &PodPlan) -> String {
 fn service(
     namespace: &str,
     name: &str,
-    ips: Option<Addresses>,
+    ips: &[IpAddr],
     selector: Option<&str>,
     ports: &[(&str, u16, u16, &str)],
 ) -> String {
     let mut text = format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: {namespace}\nspec:\n"
     );
-    match ips.map(|ips| ips.both()) {
-        Some([v4, v6]) => {
-            let _ = write!(
-                text,
-                "  clusterIP: {v4}\n  clusterIPs:\n  - {v4}\n  - {v6}\n"
-            );
-        }
-        None => text.push_str("  clusterIP: None\n  clusterIPs:\n  - None\n"),
+    let shown: Vec<_> = ips.iter().map(ToString::to_string).collect();
+    let shown = if shown.is_empty() {
+        vec!["None".to_owned()]
+    } else {
+        shown
+    };
+    let _ = write!(text, "  clusterIP: {}\n  clusterIPs:\n", shown[0]);
+    for ip in shown {
+        let _ = writeln!(text, "  - {ip}");
     }
-    text.push_str("  ipFamilies:\n  - IPv4\n  - IPv6\n  ports:\n");
+    text.push_str("  ports:\n");
     for (name, port, target, protocol) in ports {
         let _ = writeln!(
             text,
@@ -227,7 +234,8 @@ mod tests {
     use super::*;
 
     fn documents<T: DeserializeOwned>(kind: &str) -> Vec<T> {
-        let all: Vec<serde_json::Value> = serde_saphyr::from_multiple(&cluster()).unwrap();
+        let all: Vec<serde_json::Value> =
+            serde_saphyr::from_multiple(&cluster(Family::V4)).unwrap();
         all.into_iter()
             .filter(|document| document["kind"] == kind)
             .map(|document| serde_json::from_value(document).unwrap())
@@ -268,7 +276,7 @@ mod tests {
             .iter()
             .map(service)
             .collect();
-        assert_eq!(services[0].ips, KUBERNETES_SERVICE.both());
+        assert_eq!(services[0].ips, [KUBERNETES_SERVICE.of(Family::V4)]);
         assert_eq!(services[1].ips, DNS_SERVICE.both());
         assert!(services[2].ips.is_empty());
     }

@@ -10,7 +10,7 @@ use tracer_policy::{Cluster, End, Flow, Profile, SideVerdict};
 
 use super::{AllowList, Direction, PodFacts, Policies};
 use crate::manifests;
-use crate::plan::{MASTER, NODE, OTHER_NODE, POD_GATEWAY, REMOTE};
+use crate::plan::{Family, MASTER, NODE, OTHER_NODE, POD_GATEWAY, REMOTE};
 
 /// One policy for each thing a policy can say.
 const POLICIES: &[&str] = &[
@@ -31,7 +31,7 @@ const POLICIES: &[&str] = &[
 
 fn cluster(policies: &Policies) -> Cluster {
     let all: Vec<serde_json::Value> =
-        serde_saphyr::from_multiple(&manifests::cluster()).expect("YAML");
+        serde_saphyr::from_multiple(&manifests::cluster(Family::V4)).expect("YAML");
     let mut cluster = Cluster::new();
     for document in all {
         fn as_api<T: DeserializeOwned>(document: serde_json::Value) -> T {

@@ -1,0 +1,454 @@
+//! The lab's policy enforcers, seen by the real program: the whole event for each kind of traffic, and
+//! as many packets as the enforcer says it dropped.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::enforcer::{Attach, Backend, Enforcer, KubeRouter, Tc};
+use lab::plan::{
+    KUBERNETES_SERVICE, MASTER, NODE, POD_GATEWAY, REMOTE, dns_service, kubernetes_service,
+};
+use lab::traffic::{self, Request, TcpOutcome};
+use lab::{BROKEN_POLICY, Family, Lab, Netns, Policies, Wiring};
+use serde_json::{Value, json};
+use tracer_policy::model::Protocol;
+
+use crate::expect::{Event, Port, alone, coredns, external, node, same, service, vault_0};
+use crate::watch::{self, Watch};
+
+/// Below the first retransmission of a SYN.
+const ONE_SYN: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+/// CoreDNS as the engine names it.
+const COREDNS: &str = "pod kube-system/coredns-6799fbcd5-x8mzq with labels \
+                       {k8s-app: kube-dns, pod-template-hash: \"6799fbcd5\"}";
+const PORT: u16 = 8200;
+
+/// What is sent, and the event that has to come of it.
+struct Case<'a> {
+    name: &'static str,
+    from: &'a Netns,
+    to: SocketAddr,
+    event: Event,
+}
+
+impl Case<'_> {
+    /// Sends, and holds tracer's word against the enforcer's.
+    fn check(mut self, lab: &Lab, watch: &Watch, enforcer: &dyn Enforcer) -> Result<()> {
+        let before = enforcer.dropped(lab)?;
+        match self.event.protocol {
+            Protocol::Tcp => {
+                traffic::tcp_connect(self.from, self.to, ONE_SYN)?;
+            }
+            Protocol::Udp => {
+                traffic::udp_send(self.from, self.to, 3, b"lab")?;
+            }
+            _ => {
+                traffic::ping(self.from, self.to.ip(), 2, Duration::from_millis(20))?;
+            }
+        }
+        let dropped = enforcer.dropped(lab)? - before;
+        ensure!(dropped > 0, "the enforcer dropped nothing");
+        let events = watch.drops(dropped)?;
+        self.event.count = dropped;
+        same(&events, &[self.event.json()])
+    }
+}
+
+/// The parts of an event that go with who is denied what.
+struct Denied {
+    direction: &'static str,
+    class: &'static str,
+    got: String,
+    hint: String,
+}
+
+fn by_selector(name: &str, ip: IpAddr) -> String {
+    format!("node {name} ({ip}), an address no podSelector can match")
+}
+
+/// Pings of the family.
+fn icmp(family: Family) -> Protocol {
+    match family {
+        Family::V4 => Protocol::Icmp,
+        Family::V6 => Protocol::Icmpv6,
+    }
+}
+
+#[test]
+fn tc_drops_both_ways() {
+    for (attach, wiring) in [
+        (Attach::Tcx, Wiring::Bridge),
+        (Attach::Clsact, Wiring::Routed),
+    ] {
+        let Some(lab) = watch::lab(wiring) else {
+            return;
+        };
+        tc(&lab, attach).unwrap_or_else(|error| panic!("{attach:?} {wiring:?}: {error:#}"));
+    }
+}
+
+fn tc(lab: &Lab, attach: Attach) -> Result<()> {
+    let mut tc = Tc::new(attach);
+    tc.install(lab, &Policies::parse(BROKEN_POLICY)?)?;
+    for family in [Family::V4, Family::V6] {
+        let watch = Watch::start(lab, family)?;
+        let mut wrong = Vec::new();
+        // Vault to Vault, replies included.
+        let peer = lab.vault("vault-1", family);
+        let allowed = traffic::tcp_connect(lab.pod("vault-0").netns(), peer, SECOND)?;
+        ensure!(allowed == TcpOutcome::Connected, "{allowed:?}");
+        for case in tc_cases(lab, family) {
+            let name = case.name;
+            if let Err(error) = case.check(lab, &watch, &tc) {
+                wrong.push(format!("{family:?} {name}: {error:#}"));
+            }
+        }
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let (late, status) = watch.stop()?;
+        ensure!(late.is_empty(), "more than the enforcer counted: {late:#?}");
+        ensure!(status.success(), "{status}");
+    }
+    tc.remove(lab)
+}
+
+fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
+    let vault = lab.pod("vault-0");
+    let pod = vault.addresses().of(family);
+    let to_vault = SocketAddr::new(pod, PORT);
+    let kubelet = match lab.wiring() {
+        Wiring::Bridge => POD_GATEWAY,
+        Wiring::Routed => NODE,
+    }
+    .of(family);
+    let remote = REMOTE.of(family);
+    let master = MASTER.of(family);
+    let dns = lab.pod("coredns").addresses().of(family);
+    let drop = |reason: &str, hook: &str| {
+        json!({
+            "reason": reason,
+            "action": "drop",
+            "hook": hook,
+            "datapath": "tc",
+            "interface": vault.host_interface(),
+        })
+    };
+    let (to_pod, from_pod) = (
+        drop("TC_EGRESS", "tc egress"),
+        drop("TC_INGRESS", "tc ingress"),
+    );
+    let event =
+        |protocol, source, destination, drop: &Value, denied: Denied, symptom: &str| Event {
+            count: 0,
+            direction: denied.direction,
+            class: denied.class,
+            source,
+            destination,
+            protocol,
+            drop: drop.clone(),
+            got: denied.got,
+            grade: "proven",
+            symptom: symptom.to_owned(),
+            hint: denied.hint,
+        };
+    let icmp = icmp(family);
+    let from_vault = |protocol| vault_0(pod, Port::sender(protocol));
+    vec![
+        Case {
+            name: "the kubelet's probe",
+            from: lab.node(),
+            to: to_vault,
+            event: event(
+                Protocol::Tcp,
+                node("node-1", kubelet, Port::sender(Protocol::Tcp)),
+                vault_0(pod, Port::Number(PORT)),
+                &to_pod,
+                Denied {
+                    direction: "ingress",
+                    class: "kubelet-probe",
+                    got: by_selector("node-1", kubelet),
+                    hint: format!(
+                        "allow ingress from the node's own address {} on TCP 8200 (ipBlock)",
+                        alone(kubelet)
+                    ),
+                },
+                "liveness probe failed: context deadline exceeded",
+            ),
+        },
+        Case {
+            name: "datagrams from outside",
+            from: lab.remote(),
+            to: to_vault,
+            event: event(
+                Protocol::Udp,
+                external(remote, Port::sender(Protocol::Udp)),
+                vault_0(pod, Port::Number(PORT)),
+                &to_pod,
+                Denied {
+                    direction: "ingress",
+                    class: "external",
+                    got: format!("{remote}, an address outside the cluster"),
+                    hint: format!("allow ingress from {} (ipBlock) on UDP 8200", alone(remote)),
+                },
+                "i/o timeout",
+            ),
+        },
+        Case {
+            name: "pings from outside",
+            from: lab.remote(),
+            to: to_vault,
+            event: event(
+                icmp,
+                external(remote, Port::None),
+                vault_0(pod, Port::None),
+                &to_pod,
+                Denied {
+                    direction: "ingress",
+                    class: "external",
+                    got: format!("{remote}, an address outside the cluster"),
+                    hint: format!("allow ingress from {} (ipBlock)", alone(remote)),
+                },
+                "ping: 100% packet loss",
+            ),
+        },
+        Case {
+            name: "the API server by its Service",
+            from: vault.netns(),
+            to: kubernetes_service(family),
+            event: event(
+                Protocol::Tcp,
+                from_vault(Protocol::Tcp),
+                service("default", "kubernetes", KUBERNETES_SERVICE.of(family), 443),
+                &from_pod,
+                Denied {
+                    direction: "egress",
+                    class: "apiserver-egress",
+                    got: by_selector("master", master),
+                    hint: format!(
+                        "allow egress to the API server {} on TCP 6443 (ipBlock)",
+                        alone(master)
+                    ),
+                },
+                "i/o timeout",
+            ),
+        },
+        Case {
+            name: "lookups",
+            from: vault.netns(),
+            to: SocketAddr::new(dns, 53),
+            event: event(
+                Protocol::Udp,
+                from_vault(Protocol::Udp),
+                coredns(dns, Port::Number(53)),
+                &from_pod,
+                Denied {
+                    direction: "egress",
+                    class: "dns",
+                    got: COREDNS.to_owned(),
+                    hint: "allow egress to kube-system/coredns on UDP 53, UDP and TCP".to_owned(),
+                },
+                "lookup fails: i/o timeout",
+            ),
+        },
+        Case {
+            name: "pings of the master",
+            from: vault.netns(),
+            to: SocketAddr::new(master, 0),
+            event: event(
+                icmp,
+                from_vault(icmp),
+                node("master", master, Port::None),
+                &from_pod,
+                Denied {
+                    direction: "egress",
+                    class: "pod-to-node",
+                    got: by_selector("master", master),
+                    hint: format!("allow egress to {} (ipBlock)", alone(master)),
+                },
+                "ping: 100% packet loss",
+            ),
+        },
+    ]
+}
+
+#[test]
+fn kube_router_rejects() {
+    for backend in [Backend::IptablesNft, Backend::IptablesLegacy] {
+        let Some(lab) = watch::lab(Wiring::Bridge) else {
+            return;
+        };
+        kube_router(&lab, backend).unwrap_or_else(|error| panic!("{backend:?}: {error:#}"));
+    }
+}
+
+fn kube_router(lab: &Lab, backend: Backend) -> Result<()> {
+    let mut kube_router = KubeRouter::new(backend);
+    kube_router.install(lab, &Policies::parse(BROKEN_POLICY)?)?;
+    for family in [Family::V4, Family::V6] {
+        let watch = Watch::start(lab, family)?;
+        let mut wrong = Vec::new();
+        // What kube-router lets through: the node to its own pods, and pings.
+        let probe = Request::probe(lab.vault("vault-0", family), "/v1/sys/health", SECOND);
+        let probed = lab.https().get(lab.node(), &probe)?;
+        ensure!(probed.is_success(), "{probed:?}");
+        let ip = lab.pod("vault-0").addresses().of(family);
+        let ping = traffic::ping(lab.remote(), ip, 1, SECOND)?;
+        ensure!(ping.received == 1, "{ping:?}");
+        for case in kube_router_cases(lab, family) {
+            let name = case.name;
+            if let Err(error) = case.check(lab, &watch, &kube_router) {
+                wrong.push(format!("{family:?} {name}: {error:#}"));
+            }
+        }
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let (late, status) = watch.stop()?;
+        ensure!(late.is_empty(), "more than the enforcer counted: {late:#?}");
+        ensure!(status.success(), "{status}");
+    }
+    kube_router.remove(lab)
+}
+
+/// Bridged packets die with their way out as their device: `__br_forward` sets it before the hook.
+fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
+    let vault = lab.pod("vault-0");
+    let pod = vault.addresses().of(family);
+    let remote = REMOTE.of(family);
+    let master = MASTER.of(family);
+    let own_node = NODE.of(family);
+    let dns = lab.pod("coredns").addresses().of(family);
+    let told = family == Family::V4 && watch::has_icmp_send();
+    let drop = |interface: &str| {
+        let mut drop = json!({
+            "reason": "NETFILTER_DROP",
+            "datapath": "netfilter",
+            "interface": interface,
+        });
+        if told {
+            drop["action"] = json!("reject");
+            drop["reply"] = json!("icmp port-unreachable");
+        }
+        drop
+    };
+    let refused = |otherwise: &'static str| {
+        if told {
+            "connection refused"
+        } else {
+            otherwise
+        }
+    };
+    let event =
+        |protocol, source, destination, interface: &str, denied: Denied, symptom: &str| Event {
+            count: 0,
+            direction: denied.direction,
+            class: denied.class,
+            source,
+            destination,
+            protocol,
+            drop: drop(interface),
+            got: denied.got,
+            grade: "proven",
+            symptom: symptom.to_owned(),
+            hint: denied.hint,
+        };
+    let from_vault = |protocol| vault_0(pod, Port::sender(protocol));
+    vec![
+        Case {
+            name: "a client outside",
+            from: lab.remote(),
+            to: SocketAddr::new(pod, PORT),
+            event: event(
+                Protocol::Tcp,
+                external(remote, Port::sender(Protocol::Tcp)),
+                vault_0(pod, Port::Number(PORT)),
+                "eth0",
+                Denied {
+                    direction: "ingress",
+                    class: "external",
+                    got: format!("{remote}, an address outside the cluster"),
+                    hint: format!("allow ingress from {} (ipBlock) on TCP 8200", alone(remote)),
+                },
+                refused("i/o timeout"),
+            ),
+        },
+        Case {
+            name: "a pod of the same node",
+            from: lab.pod("coredns").netns(),
+            to: SocketAddr::new(pod, PORT),
+            event: event(
+                Protocol::Tcp,
+                coredns(dns, Port::sender(Protocol::Tcp)),
+                vault_0(pod, Port::Number(PORT)),
+                vault.host_interface(),
+                Denied {
+                    direction: "ingress",
+                    class: "pod-to-pod",
+                    got: COREDNS.to_owned(),
+                    hint: "allow ingress from kube-system/coredns on TCP 8200".to_owned(),
+                },
+                refused("i/o timeout"),
+            ),
+        },
+        Case {
+            name: "the API server by its Service",
+            from: vault.netns(),
+            to: kubernetes_service(family),
+            event: event(
+                Protocol::Tcp,
+                from_vault(Protocol::Tcp),
+                node("master", master, Port::Number(6443)),
+                "cni0",
+                Denied {
+                    direction: "egress",
+                    class: "apiserver-egress",
+                    got: by_selector("master", master),
+                    hint: format!(
+                        "allow egress to the API server {} on TCP 6443 (ipBlock)",
+                        alone(master)
+                    ),
+                },
+                refused("i/o timeout"),
+            ),
+        },
+        Case {
+            name: "lookups",
+            from: vault.netns(),
+            to: dns_service(family),
+            event: event(
+                Protocol::Udp,
+                from_vault(Protocol::Udp),
+                coredns(dns, Port::Number(53)),
+                lab.pod("coredns").host_interface(),
+                Denied {
+                    direction: "egress",
+                    class: "dns",
+                    got: COREDNS.to_owned(),
+                    hint: "allow egress to kube-system/coredns on UDP 53, UDP and TCP".to_owned(),
+                },
+                if told {
+                    "lookup fails: connection refused"
+                } else {
+                    "lookup fails: i/o timeout"
+                },
+            ),
+        },
+        Case {
+            name: "the pod's own node",
+            from: vault.netns(),
+            to: SocketAddr::new(own_node, 9100),
+            event: event(
+                Protocol::Udp,
+                from_vault(Protocol::Udp),
+                node("node-1", own_node, Port::Number(9100)),
+                "cni0",
+                Denied {
+                    direction: "egress",
+                    class: "pod-to-node",
+                    got: by_selector("node-1", own_node),
+                    hint: format!("allow egress to {} (ipBlock) on UDP 9100", alone(own_node)),
+                },
+                refused("i/o timeout"),
+            ),
+        },
+    ]
+}

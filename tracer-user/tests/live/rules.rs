@@ -1,0 +1,247 @@
+//! One firewall rule at one hook, seen by the real program: every backend, hook, family, protocol and
+//! verdict. The whole event has to be right, and its count is the rule's own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::enforcer::{Backend, Hook, Rule, Verdict};
+use lab::plan::{NODE, POD_GATEWAY, REMOTE};
+use lab::{Family, Lab, Netns, Wiring, traffic};
+use serde_json::{Value, json};
+use tracer_policy::model::Protocol;
+
+use crate::expect::{Event, Port, alone, external, node, on, same, vault_0};
+use crate::watch::{self, Watch};
+
+/// Below the first retransmission of a SYN.
+const ONE_SYN: Duration = Duration::from_millis(100);
+const PORT: u16 = 8200;
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    backend: Backend,
+    hook: Hook,
+    family: Family,
+    protocol: Protocol,
+    verdict: Verdict,
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for backend in [
+        Backend::IptablesNft,
+        Backend::IptablesLegacy,
+        Backend::Nftables,
+    ] {
+        for hook in [Hook::Forward, Hook::Input, Hook::Output] {
+            for family in [Family::V4, Family::V6] {
+                let icmp = match family {
+                    Family::V4 => Protocol::Icmp,
+                    Family::V6 => Protocol::Icmpv6,
+                };
+                for protocol in [Protocol::Tcp, Protocol::Udp, icmp] {
+                    for verdict in [
+                        Verdict::Drop,
+                        Verdict::Reject,
+                        Verdict::RejectWithReset,
+                        Verdict::Accept,
+                    ] {
+                        if verdict != Verdict::RejectWithReset || protocol == Protocol::Tcp {
+                            cases.push(Case {
+                                backend,
+                                hook,
+                                family,
+                                protocol,
+                                verdict,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn every_rule_is_seen_whole_and_counted_exactly() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let watch = Watch::start(&lab, Family::V4).unwrap();
+    let mut wrong = Vec::new();
+    for case in cases() {
+        if let Err(error) = check(&lab, &watch, case) {
+            wrong.push(format!("{case:?}: {error:#}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let (late, status) = watch.stop().unwrap();
+    assert_eq!(late, [] as [Value; 0], "more than the rules counted");
+    assert!(status.success(), "{status}");
+}
+
+fn check(lab: &Lab, watch: &Watch, case: Case) -> Result<()> {
+    let way = Way::of(lab, case);
+    let rule = Rule {
+        backend: case.backend,
+        hook: case.hook,
+        protocol: case.protocol,
+        source: None,
+        destination: way.to,
+        port: case.protocol.has_ports().then_some(PORT),
+        verdict: case.verdict,
+    };
+    let rule = rule.install(lab.node())?;
+    way.send(case.protocol)?;
+    let counted = rule.packets()?;
+    rule.remove()?;
+    ensure!(counted > 0, "the rule met no packet");
+    if case.verdict == Verdict::Accept {
+        // What it let through must not turn up; if it did, the next case would trip over it.
+        return Ok(());
+    }
+    let events = watch.drops(counted)?;
+    same(&events, &[way.event(case, counted).json()])
+}
+
+/// Where packets go for a hook of the node: through it to a pod, from a pod to it, from it to a pod.
+struct Way<'a> {
+    from: &'a Netns,
+    source: IpAddr,
+    to: IpAddr,
+}
+
+impl<'a> Way<'a> {
+    fn of(lab: &'a Lab, case: Case) -> Self {
+        let family = case.family;
+        let vault = lab.pod("vault-0");
+        let pod = vault.addresses().of(family);
+        let (from, source, to) = match case.hook {
+            Hook::Forward => (lab.remote(), REMOTE.of(family), pod),
+            Hook::Input => (vault.netns(), pod, NODE.of(family)),
+            Hook::Output => (lab.node(), POD_GATEWAY.of(family), pod),
+        };
+        Self { from, source, to }
+    }
+
+    fn send(&self, protocol: Protocol) -> Result<()> {
+        let to = SocketAddr::new(self.to, PORT);
+        match protocol {
+            Protocol::Tcp => {
+                traffic::tcp_connect(self.from, to, ONE_SYN)?;
+            }
+            Protocol::Udp => {
+                traffic::udp_send(self.from, to, 3, b"lab")?;
+            }
+            _ => {
+                traffic::ping(self.from, self.to, 2, Duration::from_millis(20))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&self, case: Case, count: u64) -> Event {
+        let protocol = case.protocol;
+        let (client, server) = (Port::sender(protocol), Port::receiver(protocol, PORT));
+        let (source, to) = (self.source, self.to);
+        let on = on(protocol, PORT);
+        let by_selector =
+            |ip: IpAddr| format!("node node-1 ({ip}), an address no podSelector can match");
+        let (direction, class, source_end, destination_end, interface, got, hint) = match case.hook
+        {
+            Hook::Forward => (
+                "ingress",
+                "external",
+                external(source, client),
+                vault_0(to, server),
+                "eth0",
+                format!("{source}, an address outside the cluster"),
+                format!("allow ingress from {} (ipBlock){on}", alone(source)),
+            ),
+            Hook::Input => (
+                "egress",
+                "pod-to-node",
+                vault_0(source, client),
+                node("node-1", to, server),
+                "cni0",
+                by_selector(to),
+                format!("allow egress to {} (ipBlock){on}", alone(to)),
+            ),
+            Hook::Output => {
+                let probe = protocol == Protocol::Tcp;
+                let hint = if probe {
+                    format!(
+                        "allow ingress from the node's own address {}{on} (ipBlock)",
+                        alone(source)
+                    )
+                } else {
+                    format!("allow ingress from {} (ipBlock){on}", alone(source))
+                };
+                (
+                    "ingress",
+                    if probe {
+                        "kubelet-probe"
+                    } else {
+                        "node-to-pod"
+                    },
+                    node("node-1", source, client),
+                    vault_0(to, server),
+                    "cni0",
+                    by_selector(source),
+                    hint,
+                )
+            }
+        };
+        // `nf_send_unreach6` gives a packet of the host's own the loopback device before it answers it.
+        let interface = match (case.hook, case.family, case.verdict) {
+            (Hook::Output, Family::V6, Verdict::Reject) => "lo",
+            _ => interface,
+        };
+        let told = told(case);
+        let mut drop = json!({
+            "reason": "NETFILTER_DROP",
+            "datapath": "netfilter",
+            "interface": interface,
+        });
+        if told {
+            drop["action"] = json!("reject");
+            drop["reply"] = json!("icmp port-unreachable");
+        }
+        Event {
+            count,
+            direction,
+            class,
+            source: source_end,
+            destination: destination_end,
+            protocol,
+            drop,
+            got,
+            grade: "proven",
+            symptom: symptom(class, protocol, told),
+            hint,
+        }
+    }
+}
+
+/// Whether this kernel lets on that the sender was told: an IPv4 ICMP error, where the tracepoint
+/// `icmp:icmp_send` is there (Linux 6.11 and newer).
+fn told(case: Case) -> bool {
+    case.verdict == Verdict::Reject && case.family == Family::V4 && watch::has_icmp_send()
+}
+
+fn symptom(class: &str, protocol: Protocol, told: bool) -> String {
+    let text = match (protocol, told) {
+        (Protocol::Tcp | Protocol::Udp, true) => "connection refused",
+        (Protocol::Tcp, false) if class == "kubelet-probe" => "context deadline exceeded",
+        (Protocol::Tcp | Protocol::Udp, false) => "i/o timeout",
+        (_, true) => "ping: destination unreachable",
+        (_, false) => "ping: 100% packet loss",
+    };
+    if class == "kubelet-probe" {
+        format!("liveness probe failed: {text}")
+    } else {
+        text.to_owned()
+    }
+}

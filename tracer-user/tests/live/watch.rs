@@ -1,0 +1,221 @@
+//! The `tracer` binary at work in the lab: started as a node's DaemonSet would start it, its JSON read
+//! back line by line.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use lab::{BROKEN_POLICY, Family, Lab, Wiring};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long the next line may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A lab, where this process may build one; else says why not. With `TRACER_REQUIRE_ALL=1` that is no
+/// excuse.
+pub fn lab(wiring: Wiring) -> Option<Lab> {
+    let required = std::env::var_os("TRACER_REQUIRE_ALL").is_some();
+    if !rustix::process::geteuid().is_root() && !required {
+        // Not captured by the test harness, so that it is seen.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: network namespaces need root");
+        return None;
+    }
+    Some(Lab::new(wiring).expect("a lab"))
+}
+
+/// `tracer watch -o json` on the node under test.
+pub struct Watch {
+    child: Child,
+    lines: Receiver<String>,
+    started: Timestamp,
+    netns: u64,
+    // Holds the manifests while the program may read them.
+    _folder: TempDir,
+}
+
+impl Watch {
+    /// Starts it on the lab's manifests and the incident's policy, and returns once it is attached.
+    pub fn start(lab: &Lab, primary: Family) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let cluster = folder.path().join("cluster.yaml");
+        std::fs::write(
+            &cluster,
+            format!(
+                "{}---\n{BROKEN_POLICY}",
+                lab.manifests_with_primary(primary)
+            ),
+        )?;
+        let mut child = lab.spawn_on_node(env!("CARGO_BIN_EXE_tracer"), |tracer| {
+            tracer
+                .args(["watch", "-o", "json", "--cluster"])
+                .arg(&cluster)
+                .env("NODE_NAME", "node-1")
+                .env_remove("TRACER_REASONS")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+        })?;
+        let (line, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+        thread::spawn(move || {
+            for text in stdout.lines().map_while(Result::ok) {
+                if line.send(text).is_err() {
+                    break;
+                }
+            }
+        });
+        let (attached, is_attached) = channel();
+        let stderr = BufReader::new(child.stderr.take().context("no stderr")?);
+        thread::spawn(move || {
+            for text in stderr.lines().map_while(Result::ok) {
+                // Shown with a failing test; the receiver goes after the first line it waits for.
+                let _ = attached.send(text);
+            }
+        });
+        let mut said = Vec::new();
+        while !said.iter().any(|line: &String| line.contains("watching ")) {
+            match is_attached.recv_timeout(PATIENCE) {
+                Ok(line) => said.push(line),
+                Err(_) => bail!("tracer did not attach; it said: {}", said.join("\n")),
+            }
+        }
+        Ok(Self {
+            child,
+            lines,
+            started: Timestamp::now(),
+            netns: lab.node().inode()?,
+            _folder: folder,
+        })
+    }
+
+    /// The drops of `packets` packets: reads until that many were reported, checks what differs from
+    /// run to run, and folds what is then the same.
+    pub fn drops(&self, packets: u64) -> Result<Vec<Value>> {
+        let mut events = Vec::new();
+        let mut counted = 0;
+        while counted < packets {
+            let line = match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("{packets} packets were dropped, tracer reported {counted}: {events:#?}")
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("tracer ended"),
+            };
+            if let Some((event, count)) = self.checked(&line)? {
+                counted += count;
+                fold(&mut events, event, count);
+            }
+        }
+        ensure!(
+            counted == packets,
+            "{packets} packets were dropped, tracer reported {counted}: {events:#?}"
+        );
+        Ok(events)
+    }
+
+    /// Stops it as Ctrl-C does; returns what it still had to say, and its exit status.
+    pub fn stop(mut self) -> Result<(Vec<Value>, ExitStatus)> {
+        kill_process(Pid::from_child(&self.child), Signal::INT)?;
+        let mut events = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline - Instant::now()) {
+                Ok(line) => {
+                    if let Some((event, count)) = self.checked(&line)? {
+                        fold(&mut events, event, count);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => bail!("tracer did not stop on SIGINT"),
+            }
+        }
+        Ok((events, self.child.wait()?))
+    }
+
+    /// Parses a line, checks and takes out what no two runs have in common: time, count, network
+    /// namespace, location, ephemeral port.
+    ///
+    /// `None` for a drop of another namespace: tracer sees the whole machine.
+    fn checked(&self, line: &str) -> Result<Option<(Value, u64)>> {
+        let mut event: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let netns = event["drop"]["netns"].as_u64();
+        let netns = netns.with_context(|| format!("no network namespace: {line}"))?;
+        if netns != self.netns {
+            return Ok(None);
+        }
+        let object = event.as_object_mut().context("not an object")?;
+        let time = object.remove("time").context("no time")?;
+        let time = time.as_str().context("time is no string")?;
+        ensure!(
+            time.len() == "2026-01-01T00:00:00.000000000Z".len(),
+            "time {time} has not nine digits of a second"
+        );
+        let time: Timestamp = time.parse()?;
+        // The clocks of kernel and test are read at different moments.
+        let slack = Duration::from_millis(100);
+        ensure!(
+            time >= self.started.checked_sub(slack)? && time <= Timestamp::now(),
+            "time {time} is not within the test"
+        );
+        let count = object.remove("count").and_then(|count| count.as_u64());
+        let count = count.filter(|&count| count > 0).context("no count")?;
+        let drop = object.get_mut("drop").and_then(Value::as_object_mut);
+        let drop = drop.context("no drop")?;
+        drop.remove("netns");
+        let location = drop.remove("location");
+        let location = location
+            .as_ref()
+            .and_then(Value::as_str)
+            .context("no location")?;
+        let (symbol, offset) = location
+            .split_once("+0x")
+            .context("location has no offset")?;
+        ensure!(
+            !symbol.is_empty() && u64::from_str_radix(offset, 16).is_ok(),
+            "location {location} is no symbol+offset"
+        );
+        if let Some(port) = object
+            .get_mut("source")
+            .and_then(|peer| peer.get_mut("port"))
+        {
+            // net.ipv4.ip_local_port_range
+            let number = port.as_u64().context("port is no number")?;
+            ensure!(
+                (32768..=60999).contains(&number),
+                "{number} is no ephemeral port"
+            );
+            *port = Value::from("ephemeral");
+        }
+        Ok(Some((event, count)))
+    }
+}
+
+fn fold(events: &mut Vec<Value>, event: Value, count: u64) {
+    let same = |known: &&mut Value| {
+        let mut known = (*known).clone();
+        known["count"] = Value::Null;
+        let mut event = event.clone();
+        event["count"] = Value::Null;
+        known == event
+    };
+    if let Some(known) = events.iter_mut().find(same) {
+        let before = known["count"].as_u64().unwrap_or_default();
+        known["count"] = Value::from(before + count);
+    } else {
+        let mut event = event;
+        event["count"] = Value::from(count);
+        events.push(event);
+    }
+}
+
+/// Whether this kernel says when it tells a sender by ICMP: tracepoint `icmp:icmp_send` (6.11).
+pub fn has_icmp_send() -> bool {
+    let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let name = b"btf_trace_icmp_send\0";
+    btf.windows(name.len()).any(|window| window == name)
+}
