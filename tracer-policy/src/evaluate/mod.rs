@@ -129,7 +129,9 @@ impl Judge<'_> {
                 service.id
             )));
         };
-        let backends = cluster.backends(&service.id, port);
+        let mut backends = cluster.backends(&service.id, port);
+        // A dual-stack Service translates within a family.
+        backends.retain(|(backend, _)| backend.is_ipv4() == ip.is_ipv4());
         if backends.is_empty() {
             return Some(self.unknown(format!(
                 "Service {} has no endpoint for port {}/{}: no policy is asked",
