@@ -7,6 +7,7 @@
 )]
 
 mod build;
+mod demo;
 mod privilege;
 mod process;
 mod setup;
@@ -32,6 +33,8 @@ enum Command {
     Setup(setup::Arguments),
     /// Build the `tracer` binary with its eBPF programs
     Build(build::Arguments),
+    /// Replay the incident on this machine: watch, explain, suggest, cure
+    Demo(demo::Arguments),
     /// Run every check: formatting, lints, unit and live tests, docs, licences
     Test(test::Arguments),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let done = Workspace::find().and_then(|workspace| match arguments.command {
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
         Command::Build(arguments) => build::run(&workspace, &arguments),
+        Command::Demo(arguments) => demo::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
     });
     done.unwrap_or_else(|error| {
