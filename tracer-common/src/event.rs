@@ -72,7 +72,9 @@ pub struct DropEvent {
     /// ICMP code of the answer to the sender.
     pub reply_code: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: u16,
+    /// Zero.
+    pub reserved_too: u32,
     /// What the packet's headers say.
     pub headers: Headers,
     /// Interface name, filled up with NUL.

@@ -126,15 +126,14 @@ pub fn parse(packet: &(impl PacketBytes + ?Sized), ethertype: u16) -> Option<Hea
     parse_into(packet, ethertype, &mut headers).map(|()| headers)
 }
 
-/// [`parse`] into memory of the caller's, as the kernel program's stack is small. On `None` what it
-/// left there means nothing.
+/// [`parse`] into memory of the caller's, all zero: the kernel program's stack is small, and it knows
+/// how to zero. On `None` what it left there means nothing.
 #[inline(always)]
 pub fn parse_into(
     packet: &(impl PacketBytes + ?Sized),
     ethertype: u16,
     headers: &mut Headers,
 ) -> Option<()> {
-    *headers = Headers::default();
     let mut ethertype = ethertype;
     let mut start = 0;
     for _ in 0..VLAN_TAGS {

@@ -23,6 +23,8 @@ mod state;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 
+use skb::{Copied, Typed};
+
 /// A packet was dropped.
 ///
 /// match-proto:v5.10:include/trace/events/skb.h:(struct sk_buff *skb, void *location)
@@ -31,7 +33,7 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
     let reason = if config::has_reason() { ctx.arg(2) } else { 0 };
-    drops::on_drop(&ctx, ctx.arg(0), ctx.arg(1), reason);
+    drops::on_drop::<Typed>(&ctx, ctx.arg(0), ctx.arg(1), reason);
     0
 }
 
@@ -39,7 +41,7 @@ pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
     let reason = if config::has_reason() { ctx.arg(2) } else { 0 };
-    drops::on_drop(&ctx, ctx.arg(0), ctx.arg(1), reason);
+    drops::on_drop::<Copied>(&ctx, ctx.arg(0), ctx.arg(1), reason);
     0
 }
 

@@ -1,7 +1,11 @@
 //! The only file that reads the kernel's structs.
 //!
 //! rustc emits no CO-RE relocations, so every offset comes from the running kernel's BTF, by way of
-//! [`tracer_common::Config`]. The `sk_buff` is copied whole, once: one helper call instead of ten.
+//! [`tracer_common::Config`]. At a BTF tracepoint the verifier knows what the pointers point to, and
+//! fields are read straight away; at a raw one each struct has to be copied by a helper, and the
+//! `sk_buff` is copied whole, once, because a call costs more than the bytes.
+
+use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
 use tracer_common::{ABSENT, CAPTURE, IFNAME, PacketBytes};
@@ -18,15 +22,52 @@ const UNSET: u16 = u16::MAX;
 /// <https://github.com/torvalds/linux/blob/v6.18/include/linux/skbuff.h> (`SKB_DST_PTRMASK`)
 const DST_MASK: u64 = !1;
 
-/// A copy of a `struct sk_buff`.
-pub(crate) struct SkBuff {
-    copy: *const u8,
+/// A way to the fields of a struct at an address.
+pub(crate) trait Access {
+    /// The field at `offset` of the struct at `address`.
+    fn read<T: Copy>(address: u64, offset: u32) -> Option<T>;
+
+    /// An `sk_buff` to read fields of, in as many ways as one likes.
+    fn skb(address: u64, scratch: *mut Scratch) -> Option<u64>;
 }
 
-impl SkBuff {
-    /// Copies the `sk_buff` at `address`.
+/// Straight loads, through pointers whose type the verifier knows. It has a load from a bad address
+/// give 0.
+pub(crate) struct Typed;
+
+impl Access for Typed {
     #[inline(always)]
-    pub(crate) fn copy(address: u64, scratch: *mut Scratch) -> Option<Self> {
+    fn read<T: Copy>(address: u64, offset: u32) -> Option<T> {
+        if address == 0 || offset == ABSENT {
+            return None;
+        }
+        // SAFETY: the verifier lets through only what is inside a struct of the kernel's, and the field
+        // is aligned, as user space has checked; volatile, as the kernel may be writing. The types
+        // read are plain numbers.
+        Some(unsafe { ((address + u64::from(offset)) as *const T).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn skb(address: u64, _: *mut Scratch) -> Option<u64> {
+        Some(address)
+    }
+}
+
+/// Copies made by a helper, which checks the address.
+pub(crate) struct Copied;
+
+impl Access for Copied {
+    #[inline(always)]
+    fn read<T: Copy>(address: u64, offset: u32) -> Option<T> {
+        if address == 0 || offset == ABSENT {
+            return None;
+        }
+        // SAFETY: the helper checks the address; the types read are plain numbers.
+        unsafe { bpf_probe_read_kernel((address + u64::from(offset)) as *const T).ok() }
+    }
+
+    #[inline(always)]
+    fn skb(address: u64, scratch: *mut Scratch) -> Option<u64> {
         let size = config!(skb_size) as usize;
         if size == 0 || size > SKB_MAX {
             return None;
@@ -37,19 +78,35 @@ impl SkBuff {
             let copy = (&raw mut (*scratch).skb).cast::<u8>();
             let room = core::slice::from_raw_parts_mut(copy, size);
             bpf_probe_read_kernel_buf(address as *const u8, room).ok()?;
-            Some(Self { copy })
+            Some(copy as u64)
         }
     }
+}
 
-    /// The field at `offset`, which is aligned, as user space has checked.
+/// A `struct sk_buff`.
+pub(crate) struct SkBuff<A> {
+    address: u64,
+    access: PhantomData<A>,
+}
+
+impl<A: Access> SkBuff<A> {
+    /// The `sk_buff` at `address`.
+    #[inline(always)]
+    pub(crate) fn new(address: u64, scratch: *mut Scratch) -> Option<Self> {
+        Some(Self {
+            address: A::skb(address, scratch)?,
+            access: PhantomData,
+        })
+    }
+
+    /// The field at `offset`. Both ways have it at hand: in place, or in the copy in this CPU's
+    /// scratch.
     #[inline(always)]
     fn field<T: Copy>(&self, offset: u32) -> Option<T> {
-        let offset = offset as usize;
-        if offset > SKB_MAX - size_of::<T>() {
+        if offset as usize > SKB_MAX - size_of::<T>() {
             return None;
         }
-        // SAFETY: inside the copy, by the check above; the types read are plain numbers.
-        Some(unsafe { self.copy.add(offset).cast::<T>().read() })
+        Typed::read(self.address, offset)
     }
 
     /// `skb->mark`.
@@ -105,68 +162,69 @@ impl SkBuff {
         data
     }
 
-    /// The device the packet was at, or, on its way out and not there yet, the one its route leads
-    /// to; `true` for the latter.
+    /// The device the packet was at.
     #[inline(always)]
-    pub(crate) fn device(&self) -> (Device, bool) {
-        let device: u64 = self.field(config!(skb_dev)).unwrap_or(0);
-        if device != 0 {
-            return (Device(device), false);
-        }
-        let route = self.field::<u64>(config!(skb_refdst)).unwrap_or(0) & DST_MASK;
-        (Device(read(route, config!(dst_dev)).unwrap_or(0)), true)
+    pub(crate) fn device(&self) -> Option<Device<A>> {
+        Device::new(self.field(config!(skb_dev))?)
+    }
+
+    /// The device the packet's route leads to, where it is not at one yet.
+    #[inline(always)]
+    pub(crate) fn route_device(&self) -> Option<Device<Copied>> {
+        // A number to the verifier, because of the flag in it.
+        let route = self.field::<u64>(config!(skb_refdst))? & DST_MASK;
+        Device::new(Copied::read(route, config!(dst_dev))?)
     }
 
     /// Network namespace of the socket that sent the packet, or is to get it.
     #[inline(always)]
     pub(crate) fn socket_netns(&self) -> Option<u32> {
         let socket: u64 = self.field(config!(skb_sk))?;
-        inode(read(socket, config!(sock_net))?)
+        inode::<A>(A::read(socket, config!(sock_net))?)
     }
 }
 
-/// A `struct net_device`, by its address; 0 where there is none.
-pub(crate) struct Device(u64);
+/// A `struct net_device`.
+pub(crate) struct Device<A> {
+    address: u64,
+    access: PhantomData<A>,
+}
 
-impl Device {
+impl<A: Access> Device<A> {
+    #[inline(always)]
+    fn new(address: u64) -> Option<Self> {
+        (address != 0).then_some(Self {
+            address,
+            access: PhantomData,
+        })
+    }
+
     /// Interface index.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> Option<u32> {
-        read(self.0, config!(dev_ifindex))
+        A::read(self.address, config!(dev_ifindex))
     }
 
-    /// Copies the interface's name; zeroes where there is none, and says so.
+    /// The interface's name, filled up with NUL, as words: bytes would be copied one by one.
     #[inline(always)]
-    pub(crate) fn name_into(&self, name: &mut [u8; IFNAME]) -> bool {
-        // Two words, because a byte array would be copied byte by byte.
-        let read = read::<[u64; 2]>(self.0, config!(dev_name));
-        let [first, second] = read.unwrap_or([0; 2]);
-        name[..8].copy_from_slice(&first.to_ne_bytes());
-        name[8..].copy_from_slice(&second.to_ne_bytes());
-        read.is_some()
+    pub(crate) fn name(&self) -> Option<[u64; 2]> {
+        const { assert!(IFNAME == size_of::<[u64; 2]>()) };
+        let offset = config!(dev_name);
+        let first = A::read(self.address, offset)?;
+        Some([first, A::read(self.address, offset + 8)?])
     }
 
     /// Inode of its network namespace.
     #[inline(always)]
     pub(crate) fn netns(&self) -> Option<u32> {
-        inode(read(self.0, config!(dev_net))?)
+        inode::<A>(A::read(self.address, config!(dev_net))?)
     }
 }
 
 /// Inode of a `struct net`.
 #[inline(always)]
-fn inode(net: u64) -> Option<u32> {
-    read(net, config!(net_inum))
-}
-
-/// The field at `offset` of the struct at `address`.
-#[inline(always)]
-fn read<T>(address: u64, offset: u32) -> Option<T> {
-    if address == 0 || offset == ABSENT {
-        return None;
-    }
-    // SAFETY: the helper checks the address; the types read are plain numbers.
-    unsafe { bpf_probe_read_kernel((address + u64::from(offset)) as *const T).ok() }
+fn inode<A: Access>(net: u64) -> Option<u32> {
+    A::read(net, config!(net_inum))
 }
 
 /// The first bytes of a packet, in this CPU's scratch.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tokio_util::sync::CancellationToken;
 use tracer::decode::{Action, Hook, Icmp, RawDrop};
-use tracer::kernel::{Capture, Counters, Error, Options, Reasons};
+use tracer::kernel::{BtfError, Capture, Counters, Error, Flavour, Options, Reasons};
 use tracer_policy::model::Protocol;
 
 /// Packets of each kind: enough to see one that is lost or counted twice.
@@ -135,8 +135,18 @@ fn an_nft_drop_on_input_is_seen_once_and_whole_and_an_accept_is_not() {
     if !possible(&["nft", "ip"]) {
         return;
     }
+    for flavour in [Flavour::Btf, Flavour::Raw] {
+        nft_drop_on_input(flavour);
+    }
+}
+
+fn nft_drop_on_input(flavour: Flavour) {
+    let options = Options {
+        flavour: Some(flavour),
+        ..Options::default()
+    };
     let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let (drops, counters, (through, stopped)) = capture(&Options::default(), move || {
+    let (drops, counters, (through, stopped)) = capture(&options, move || {
         run(
             "nft",
             &[
@@ -173,8 +183,18 @@ fn an_nft_drop_on_output_has_the_interface_of_its_route() {
     if !possible(&["nft", "ip"]) {
         return;
     }
+    for flavour in [Flavour::Btf, Flavour::Raw] {
+        nft_drop_on_output(flavour);
+    }
+}
+
+fn nft_drop_on_output(flavour: Flavour) {
+    let options = Options {
+        flavour: Some(flavour),
+        ..Options::default()
+    };
     let localhost = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    let (drops, _, (received, from)) = capture(&Options::default(), move || {
+    let (drops, _, (received, from)) = capture(&options, move || {
         run(
             "nft",
             &[
@@ -248,4 +268,60 @@ fn reasons_nobody_asked_for_stay_in_the_kernel_and_all_takes_them() {
         let unheard = drops.iter().filter(|drop| drop.reason.name == "NO_SOCKET");
         assert_eq!(unheard.count(), 1, "{drops:#?}");
     }
+}
+
+#[test]
+fn without_privilege_the_capabilities_are_named() {
+    if !possible(&[]) {
+        return;
+    }
+    // Capabilities are a thread's own.
+    let error = thread::spawn(|| {
+        caps::clear(None, caps::CapSet::Effective).expect("fewer capabilities");
+        Capture::start(&Options::default()).err()
+    })
+    .join()
+    .expect("the thread")
+    .expect("an error");
+    let Error::NoPrivilege { missing, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(missing, &["CAP_BPF", "CAP_PERFMON"]);
+    assert_eq!(
+        error.to_string(),
+        "no privilege to load eBPF programs: CAP_BPF and CAP_PERFMON missing; run as root, or grant \
+         the capabilities"
+    );
+}
+
+#[test]
+fn a_btf_file_that_is_none_is_named() {
+    let missing = Options {
+        btf: Some("/nonexistent/vmlinux.btf".into()),
+        ..Options::default()
+    };
+    match Capture::start(&missing).err() {
+        Some(error @ Error::Btf(BtfError::Unreadable { .. })) => {
+            assert!(error.to_string().contains("/nonexistent/vmlinux.btf"));
+        }
+        // Built without the programs.
+        Some(Error::LeftOut) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_unknown_reason_is_named_with_its_neighbours() {
+    if !possible(&[]) {
+        return;
+    }
+    let options = Options {
+        reasons: Reasons::Named(vec!["NETFILTER_DRP".to_owned()]),
+        ..Options::default()
+    };
+    let error = Capture::start(&options).err().expect("an error");
+    assert_eq!(
+        error.to_string(),
+        "this kernel has no drop reason `NETFILTER_DRP`; did you mean NETFILTER_DROP?"
+    );
 }

@@ -1,5 +1,6 @@
 //! Loading the programs and attaching them.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, RingBuf};
@@ -51,6 +52,8 @@ pub struct Options {
     /// Have the kernel measure what its BPF programs cost, all of them (`BPF_ENABLE_STATS`), for as
     /// long as the capture runs. Costs each run of any program two clock reads.
     pub measure_cost: bool,
+    /// Use this flavour of tracepoint only, not the best there is: to compare them.
+    pub flavour: Option<Flavour>,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
             log_level: LevelFilter::OFF,
             btf: None,
             measure_cost: false,
+            flavour: None,
         }
     }
 }
@@ -122,7 +126,8 @@ impl Capture {
         let config = configure(&btf, options)?;
         let selection = names.select(&options.reasons)?;
         let config = Config {
-            features: config.features | all_reasons(selection.all || names.is_empty()),
+            features: config.features
+                | all_reasons(selection.all || config.features & feature::REASON == 0),
             ..config
         };
         raise_memlock();
@@ -138,10 +143,15 @@ impl Capture {
             .map_err(load_error)?;
         let stats = options.measure_cost.then(meter::measure).transpose()?;
 
+        let attacher = Attacher {
+            kernel: &btf,
+            aya: OnceCell::new(),
+            only: options.flavour,
+        };
         let flush_log = log_of(&mut ebpf);
         let mut missing = Vec::new();
         // First: a reject is noted before its drop is seen.
-        let icmp_send = match attach(&mut ebpf, &ICMP_SEND, &btf) {
+        let icmp_send = match attacher.attach(&mut ebpf, &ICMP_SEND) {
             Ok(flavour) => Some(flavour),
             Err(why) => {
                 missing.push(format!(
@@ -150,10 +160,10 @@ impl Capture {
                 None
             }
         };
-        if !names.is_empty() && config.features & feature::REASON == 0 || names.is_empty() {
+        if config.features & feature::REASON == 0 {
             missing.push("this kernel gives no drop reasons: every drop is captured".to_owned());
         }
-        let kfree_skb = attach(&mut ebpf, &KFREE_SKB, &btf)?;
+        let kfree_skb = attacher.attach(&mut ebpf, &KFREE_SKB)?;
         let meter = Meter::new(&mut ebpf, &[&KFREE_SKB, &ICMP_SEND])?;
         let ring = match ebpf.take_map("EVENTS") {
             Some(Map::RingBuf(data)) => RingBuf::try_from(Map::RingBuf(data)).map_err(boxed)?,
@@ -254,26 +264,56 @@ const fn all_reasons(all: bool) -> u32 {
     if all { feature::ALL_REASONS } else { 0 }
 }
 
-/// BTF tracepoint, and where that is not to be had, raw tracepoint.
-fn attach(ebpf: &mut Ebpf, hook: &Hook, btf: &Btf<'_>) -> Result<Flavour, Error> {
-    let refused = match btf.tracepoint(hook.tracepoint) {
-        Some(_) => match attach_btf(ebpf, hook) {
-            Ok(()) => return Ok(Flavour::Btf),
-            Err(error) => Some(error),
-        },
-        None => None,
-    };
-    match attach_raw(ebpf, hook) {
-        Ok(()) => Ok(Flavour::Raw),
-        // What failed first says more.
-        Err(error) => Err(program_error(hook.btf, refused.unwrap_or(error))),
-    }
+/// Attaches programs, the best flavour first.
+struct Attacher<'a> {
+    kernel: &'a Btf<'a>,
+    /// The same as aya wants it; takes it 20 ms to read.
+    aya: OnceCell<AyaBtf>,
+    only: Option<Flavour>,
 }
 
-fn attach_btf(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
-    let program: &mut BtfTracePoint = program(ebpf, hook.btf)?;
-    program.load(hook.tracepoint, &AyaBtf::from_sys_fs()?)?;
-    program.attach().map(drop)
+impl Attacher<'_> {
+    /// BTF tracepoint, and where that is not to be had, raw tracepoint.
+    fn attach(&self, ebpf: &mut Ebpf, hook: &Hook) -> Result<Flavour, Error> {
+        let mut refused = None;
+        let described = self.kernel.tracepoint(hook.tracepoint).is_some();
+        if self.only == Some(Flavour::Btf) || self.only.is_none() && described {
+            match self.attach_btf(ebpf, hook) {
+                Ok(()) => return Ok(Flavour::Btf),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if self.only == Some(Flavour::Btf)
+            && let Some(error) = refused
+        {
+            return Err(program_error(hook.btf, error));
+        }
+        match attach_raw(ebpf, hook) {
+            Ok(()) => {
+                if let Some(error) = refused {
+                    tracing::debug!(%error, program = hook.btf, "no BTF tracepoint");
+                }
+                Ok(Flavour::Raw)
+            }
+            // What failed first says more.
+            Err(error) => Err(match refused {
+                Some(first) => program_error(hook.btf, first),
+                None => program_error(hook.raw, error),
+            }),
+        }
+    }
+
+    fn attach_btf(&self, ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
+        let btf = if let Some(btf) = self.aya.get() {
+            btf
+        } else {
+            let btf = AyaBtf::from_sys_fs()?;
+            self.aya.get_or_init(|| btf)
+        };
+        let program: &mut BtfTracePoint = program(ebpf, hook.btf)?;
+        program.load(hook.tracepoint, btf)?;
+        program.attach().map(drop)
+    }
 }
 
 fn attach_raw(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
