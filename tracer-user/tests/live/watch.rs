@@ -1,8 +1,9 @@
 //! The `tracer` binary at work in the lab: started as a node's DaemonSet would start it, its JSON read
 //! back line by line.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ pub fn lab(wiring: Wiring) -> Option<Lab> {
 pub struct Watch {
     child: Child,
     lines: Receiver<String>,
+    said: Receiver<String>,
+    // Drops of other namespaces, for messages.
+    strangers: RefCell<Vec<String>>,
     started: Timestamp,
     netns: u64,
     // Holds the manifests while the program may read them.
@@ -69,24 +73,27 @@ impl Watch {
                 }
             }
         });
-        let (attached, is_attached) = channel();
+        let (word, said) = channel();
         let stderr = BufReader::new(child.stderr.take().context("no stderr")?);
         thread::spawn(move || {
             for text in stderr.lines().map_while(Result::ok) {
-                // Shown with a failing test; the receiver goes after the first line it waits for.
-                let _ = attached.send(text);
+                if word.send(text).is_err() {
+                    break;
+                }
             }
         });
-        let mut said = Vec::new();
-        while !said.iter().any(|line: &String| line.contains("watching ")) {
-            match is_attached.recv_timeout(PATIENCE) {
-                Ok(line) => said.push(line),
-                Err(_) => bail!("tracer did not attach; it said: {}", said.join("\n")),
+        let mut heard = Vec::new();
+        while !heard.iter().any(|line: &String| line.contains("watching ")) {
+            match said.recv_timeout(PATIENCE) {
+                Ok(line) => heard.push(line),
+                Err(_) => bail!("tracer did not attach; it said: {}", heard.join("\n")),
             }
         }
         Ok(Self {
             child,
             lines,
+            said,
+            strangers: RefCell::default(),
             started: Timestamp::now(),
             netns: lab.node().inode()?,
             _folder: folder,
@@ -102,7 +109,11 @@ impl Watch {
             let line = match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("{packets} packets were dropped, tracer reported {counted}: {events:#?}")
+                    bail!(
+                        "{packets} packets were dropped, tracer reported {counted}: {events:#?}; of other \
+                         namespaces: {:#?}",
+                        self.strangers.take()
+                    )
                 }
                 Err(RecvTimeoutError::Disconnected) => bail!("tracer ended"),
             };
@@ -118,8 +129,8 @@ impl Watch {
         Ok(events)
     }
 
-    /// Stops it as Ctrl-C does; returns what it still had to say, and its exit status.
-    pub fn stop(mut self) -> Result<(Vec<Value>, ExitStatus)> {
+    /// Stops it as Ctrl-C does. It must have nothing more to tell, have lost nothing, and end well.
+    pub fn stop(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         let mut events = Vec::new();
         let deadline = Instant::now() + PATIENCE;
@@ -134,7 +145,16 @@ impl Watch {
                 Err(RecvTimeoutError::Timeout) => bail!("tracer did not stop on SIGINT"),
             }
         }
-        Ok((events, self.child.wait()?))
+        let status = self.child.wait()?;
+        let said: Vec<_> = self.said.iter().collect();
+        let said = said.join("\n");
+        ensure!(
+            events.is_empty(),
+            "more than the firewall counted: {events:#?}"
+        );
+        ensure!(!said.contains("lost"), "tracer lost drops: {said}");
+        ensure!(status.success(), "tracer ended with {status}: {said}");
+        Ok(())
     }
 
     /// Parses a line, checks and takes out what no two runs have in common: time, count, network
@@ -146,6 +166,7 @@ impl Watch {
         let netns = event["drop"]["netns"].as_u64();
         let netns = netns.with_context(|| format!("no network namespace: {line}"))?;
         if netns != self.netns {
+            self.strangers.borrow_mut().push(line.to_owned());
             return Ok(None);
         }
         let object = event.as_object_mut().context("not an object")?;
