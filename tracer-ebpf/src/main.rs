@@ -13,6 +13,20 @@
     clippy::inline_always,
     reason = "one function a program: older verifiers follow calls badly"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "on this one 64-bit target they do not; a checked conversion is a branch to verify"
+)]
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "each such cast says where the alignment comes from"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the program macros want it so"
+)]
 
 mod config;
 mod drops;
@@ -27,9 +41,11 @@ use skb::{Copied, Typed};
 
 /// A packet was dropped.
 ///
+/// ```text
 /// match-proto:v5.10:include/trace/events/skb.h:(struct sk_buff *skb, void *location)
-/// match-proto:v5.17:(struct sk_buff *skb, void *location, enum `skb_drop_reason` reason)
-/// match-proto:v6.11:(..., struct sock *`rx_sk`)
+/// match-proto:v5.17:(struct sk_buff *skb, void *location, enum skb_drop_reason reason)
+/// match-proto:v6.11:(..., struct sock *rx_sk)
+/// ```
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
     let reason = if config::has_reason() { ctx.arg(2) } else { 0 };
@@ -47,7 +63,9 @@ pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
 
 /// An ICMP error is about to be sent for a packet.
 ///
+/// ```text
 /// match-proto:v6.11:include/trace/events/icmp.h:(const struct sk_buff *skb, int type, int code)
+/// ```
 #[btf_tracepoint(function = "icmp_send")]
 pub fn icmp_send_btf(ctx: BtfTracePointContext) -> i32 {
     drops::on_icmp_send(ctx.arg(0), ctx.arg(1), ctx.arg(2));
