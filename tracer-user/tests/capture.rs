@@ -1,16 +1,21 @@
 //! The kernel side alone, on the running kernel: a drop made in a network namespace of the test's own
 //! is seen, once, whole; a packet that is let through is not.
 //!
-//! The big stage is the lab's; this one is a loopback and two rules.
+//! Most of it on a stage of its own, a loopback and two rules; the lab's for what needs an eBPF
+//! program at tc.
 
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use lab::enforcer::{Attach, Enforcer, Tc};
+use lab::plan::{Family, Wiring, api_server};
+use lab::traffic::udp_send;
+use lab::{BROKEN_POLICY, Lab, Policies};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tokio_util::sync::CancellationToken;
 use tracer::decode::{Action, Hook, Icmp, RawDrop};
@@ -80,6 +85,14 @@ fn capture<T: Send + 'static>(
     options: &Options,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> (Vec<RawDrop>, Counters, T) {
+    capture_in(options, || in_own_netns(work))
+}
+
+/// Captures while `work` runs, and returns what was dropped in the network namespace it names.
+fn capture_in<T: Send>(
+    options: &Options,
+    work: impl FnOnce() -> (u32, T) + Send,
+) -> (Vec<RawDrop>, Counters, T) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut capture = Capture::start(options).expect("a capture");
     let meter = capture.meter();
@@ -89,25 +102,21 @@ fn capture<T: Send + 'static>(
         .build()
         .expect("a runtime");
     let cancel = CancellationToken::new();
-    let (sender, receiver) = mpsc::channel();
-    let worker = thread::spawn({
-        let cancel = cancel.clone();
-        move || {
-            // Also when the work panics. Nothing dropped before this may be missing.
-            let ended = cancel.drop_guard();
-            let result = in_own_netns(work);
-            drop(ended);
-            sender.send(result).expect("a receiver");
-        }
-    });
+    let ended = cancel.clone().drop_guard();
     let mut drops = Vec::new();
-    runtime
-        .block_on(capture.run(cancel, |record| {
-            drops.push(decoder.decode(record).expect("a record"));
-        }))
-        .expect("a run");
-    worker.join().expect("the work");
-    let (netns, result) = receiver.recv().expect("a result");
+    let (netns, result) = thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            // Also when the work panics. Nothing dropped before this may be missing.
+            let _ended = ended;
+            work()
+        });
+        runtime
+            .block_on(capture.run(cancel, |record| {
+                drops.push(decoder.decode(record).expect("a record"));
+            }))
+            .expect("a run");
+        worker.join().expect("the work")
+    });
     drops.retain(|drop| drop.netns == Some(netns));
     (drops, meter.counters().expect("counters"), result)
 }
@@ -244,6 +253,66 @@ fn a_reject_is_told_from_a_drop_where_the_kernel_answers() {
     }
     // The kernel limits its ICMP rate: not every sender is told, the first one is.
     assert_eq!(told > 0, icmp_send.is_some());
+}
+
+/// At tc a packet's data begins at its link-layer header; lengths and bytes begin at the network's.
+#[test]
+fn a_tc_drop_is_a_drop_for_certain_and_begins_at_the_network_header() {
+    if !possible(&["nft", "ip"]) {
+        return;
+    }
+    let lab = Lab::new(Wiring::Routed).expect("a lab");
+    for attach in [Attach::Tcx, Attach::Clsact] {
+        let mut tc = Tc::new(attach);
+        let policies = Policies::parse(BROKEN_POLICY).expect("policies");
+        tc.install(&lab, &policies).expect("an enforcer");
+        tc_drops(&lab, &tc, Family::V4, Flavour::Btf);
+        tc_drops(&lab, &tc, Family::V6, Flavour::Raw);
+    }
+}
+
+fn tc_drops(lab: &Lab, tc: &Tc, family: Family, flavour: Flavour) {
+    let options = Options {
+        flavour: Some(flavour),
+        ..Options::default()
+    };
+    let (drops, counters, (to, out, interface)) = capture_in(&options, move || {
+        let before = tc.dropped_by_direction().expect("the enforcer's counts");
+        let node = u32::try_from(lab.node().inode().expect("an inode")).expect("32 bits");
+        let pod = lab.pod("vault-0");
+        let to = SocketAddr::new(lab.vault("vault-0", family).ip(), 4444);
+        let out = SocketAddr::new(api_server(family).ip(), 4444);
+        udp_send(lab.node(), to, PACKETS.into(), b"twelve bytes").expect("packets");
+        udp_send(pod.netns(), out, PACKETS.into(), b"twelve bytes").expect("packets");
+        let after = tc.dropped_by_direction().expect("the enforcer's counts");
+        assert_eq!(
+            (after.0 - before.0, after.1 - before.1),
+            (PACKETS.into(), PACKETS.into())
+        );
+        (node, (to, out, pod.host_interface().to_owned()))
+    });
+    assert_eq!(counters.lost(), 0, "{counters:?}");
+    let ip = if family == Family::V4 { 20 } else { 40 };
+    for (hook, destination) in [(Hook::TcEgress, to), (Hook::TcIngress, out)] {
+        let drops: Vec<_> = drops
+            .iter()
+            .filter(|drop| drop.hook == Some(hook))
+            .collect();
+        assert_eq!(drops.len(), usize::from(PACKETS), "{hook:?} {drops:#?}");
+        for drop in drops {
+            assert_eq!(drop.action, Some(Action::Drop));
+            assert_eq!(drop.length, ip + 8 + 12, "{hook:?}");
+            assert_eq!(drop.packet.len(), drop.length as usize);
+            assert!(drop.packet.ends_with(b"twelve bytes"));
+            let flow = drop.flow.expect("a flow");
+            assert_eq!(flow.destination, destination.ip());
+            assert_eq!(flow.destination_port, Some(4444));
+            assert_eq!(
+                drop.interface.as_ref().map(|(_, name)| name),
+                Some(&interface)
+            );
+        }
+    }
 }
 
 #[test]
