@@ -1,0 +1,190 @@
+//! The index itself: policies that do not compile, isolating policies, lookups.
+
+use super::*;
+
+#[test]
+fn a_policy_that_does_not_compile_is_named_and_never_guessed() {
+    let mut cluster = base(&[("a", "podSelector: {matchLabels: {app: web}}")]);
+    let broken = |spec: &str| -> k8s_openapi::api::networking::v1::NetworkPolicy {
+        serde_saphyr::from_str(&format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: bad, namespace: a}}, spec: {{{spec}}}}}"
+        ))
+        .unwrap()
+    };
+    let cases = [
+        (
+            "podSelector: {}, policyTypes: [ingress]",
+            "spec.policyTypes[0]: `ingress`",
+        ),
+        (
+            "ingress: [{from: [{}]}]",
+            "spec.ingress[0].from[0]: names no peer",
+        ),
+        (
+            "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0}}]}]",
+            "spec.ingress[0].from[0].ipBlock.cidr: `10.0.0.0`",
+        ),
+        (
+            "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]",
+            "ipBlock.cidr",
+        ),
+        (
+            "egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [x]}}]}]",
+            "spec.egress[0].to[0].ipBlock.except[0]: `x`",
+        ),
+        (
+            "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}]",
+            "ipBlock cannot stand beside",
+        ),
+        (
+            "ingress: [{ports: [{protocol: tcp}]}]",
+            "spec.ingress[0].ports[0].protocol: `tcp`",
+        ),
+        (
+            "ingress: [{ports: [{protocol: ICMP}]}]",
+            "`ICMP` is no protocol of a policy port",
+        ),
+        (
+            "ingress: [{}, {ports: [{}, {port: 70000}]}]",
+            "spec.ingress[1].ports[1].port: 70000",
+        ),
+        ("ingress: [{ports: [{port: 0}]}]", "port: 0 is no port"),
+        (
+            r#"ingress: [{ports: [{port: "80"}]}]"#,
+            "`80` is no port name",
+        ),
+        (
+            "ingress: [{ports: [{port: 80, endPort: 79}]}]",
+            "spec.ingress[0].ports[0].endPort: 79 is below",
+        ),
+        (
+            "ingress: [{ports: [{port: web, endPort: 79}]}]",
+            "needs a numeric `port`",
+        ),
+        (
+            "ingress: [{ports: [{endPort: 79}]}]",
+            "needs a numeric `port`",
+        ),
+        (
+            "podSelector: {matchExpressions: [{key: a, operator: In}]}",
+            "spec.podSelector.matchExpressions[0].values",
+        ),
+        (
+            "ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: Is}]}}]}]",
+            "namespaceSelector.matchExpressions[0].operator",
+        ),
+    ];
+    for (spec, wanted) in cases {
+        let error = cluster
+            .apply_network_policy(&broken(spec))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("NetworkPolicy a/bad: ") && error.contains(wanted),
+            "{error}"
+        );
+        unknown(
+            &cluster,
+            &tcp("b/client", "a/web", 1),
+            "what a/bad allows is not known",
+        );
+    }
+    // What another policy allows stays allowed: policies only add.
+    apply(
+        &mut cluster,
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p9, namespace: a}, spec: {ingress: [{}]}}",
+    );
+    allowed(&cluster, &tcp("b/client", "a/web", 1));
+    cluster.remove_network_policy("a", "bad");
+    cluster.remove_network_policy("a", "p9");
+    denied(&cluster, &tcp("b/client", "a/web", 1));
+    let unnamed = k8s_openapi::api::networking::v1::NetworkPolicy::default();
+    assert!(
+        cluster
+            .apply_network_policy(&unnamed)
+            .unwrap_err()
+            .to_string()
+            .contains("metadata.name")
+    );
+}
+
+#[test]
+fn every_isolating_policy_and_the_nearest_miss() {
+    let cluster = base(&[
+        ("a", "podSelector: {}"),
+        (
+            "a",
+            "podSelector: {}, ingress: [{from: [{podSelector: {}}], ports: [{port: 1}]}, {from: [{namespaceSelector: {matchLabels: {team: b}}}], ports: [{port: 9}]}]",
+        ),
+        (
+            "a",
+            "podSelector: {matchLabels: {app: other}}, ingress: [{}]",
+        ),
+        ("b", "podSelector: {}, ingress: [{}]"),
+    ]);
+    let verdict = denied(&cluster, &tcp("b/client", "a/web", 80));
+    let names: Vec<String> = verdict
+        .ingress
+        .isolating
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["a/p0", "a/p1"]);
+    assert_eq!(verdict.egress.verdict, SideVerdict::NotIsolated);
+    let miss = verdict.ingress.nearest_miss.unwrap();
+    assert_eq!(miss.rule.as_deref(), Some("spec.ingress[1]"));
+    assert_eq!((miss.failed, miss.item), (Failed::Port, 0));
+    let names: Vec<_> = cluster
+        .isolating("b", "client", tracer_policy::Direction::Ingress)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["b/p3"]);
+}
+
+#[test]
+fn lookups() {
+    let mut cluster = base(&[("a", "podSelector: {}")]);
+    assert_eq!(cluster.pod_count(), 3);
+    assert_eq!(cluster.pods_on("n1").count(), 2);
+    assert_eq!(
+        cluster.pods_in("a").map(|p| &p.id.name).collect::<Vec<_>>(),
+        ["host", "web"]
+    );
+    assert_eq!(cluster.namespace_labels("b").unwrap()["team"], "b");
+    assert_eq!(
+        cluster.namespace_labels("b").unwrap()["kubernetes.io/metadata.name"],
+        "b"
+    );
+    assert_eq!(cluster.nodes().count(), 2);
+    assert_eq!(cluster.policies().count(), 1);
+    assert!(!cluster.is_api_server("192.168.1.100".parse().unwrap(), 6443));
+    apply(
+        &mut cluster,
+        "{apiVersion: v1, kind: Endpoints, metadata: {name: kubernetes, namespace: default}, subsets: [{addresses: [{ip: 192.168.1.100}, {ip: 192.168.1.101}], ports: [{name: https, port: 6444}]}]}\n---\n{apiVersion: v1, kind: Service, metadata: {name: kubernetes, namespace: default}, spec: {clusterIP: 10.43.0.1, ports: [{name: https, port: 443}]}}",
+    );
+    assert_eq!(cluster.api_server_endpoints().len(), 2);
+    for (ip, port, is_it) in [
+        ("192.168.1.101", 6444, true),
+        ("192.168.1.101", 6443, false),
+        ("10.43.0.1", 443, true),
+        ("10.43.0.1", 6444, false),
+    ] {
+        assert_eq!(
+            cluster.is_api_server(ip.parse().unwrap(), port),
+            is_it,
+            "{ip}:{port}"
+        );
+    }
+    cluster.remove_node("n1");
+    assert_eq!(
+        cluster.owner("10.10.0.11".parse().unwrap()),
+        Owner::External
+    );
+    cluster.remove_pod("a", "web");
+    cluster.remove_pod("a", "nosuch");
+    assert_eq!(cluster.pod_count(), 2);
+    assert!(cluster.pod("a", "web").is_none());
+    assert_eq!(cluster.pods_on("n1").count(), 1);
+    let id: End = "a/web".parse().unwrap();
+    assert_eq!(id, End::pod("a", "web"));
+}
