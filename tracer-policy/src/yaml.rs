@@ -210,7 +210,7 @@ fn is_plain(text: &str) -> bool {
     };
     starts_well
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/'))
-        && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
+        && (text.len() > 5 || !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)))
 }
 
 #[cfg(test)]

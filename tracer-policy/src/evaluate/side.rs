@@ -201,11 +201,11 @@ fn describe(
             None => format!("{}, which no port list can match", pair.protocol),
         },
         Failed::Namespace => match &other.who {
-            Who::Pod { entry, namespace } => format!(
-                "namespace {} with labels {}",
-                entry.pod.id.namespace,
-                flow_labels(namespace.labels())
-            ),
+            Who::Pod { entry, namespace } => {
+                let mut text = format!("namespace {} with labels ", entry.pod.id.namespace);
+                write_labels(&mut text, namespace.labels());
+                text
+            }
             Who::Node(_) | Who::External => party_text(other, other_ip),
         },
         Failed::Peer | Failed::NoRules => party_text(other, other_ip),
@@ -221,33 +221,48 @@ fn describe(
 }
 
 fn name_of(party: &Party<'_>) -> String {
+    let mut out = String::new();
+    write_name(&mut out, party);
+    out
+}
+
+fn write_name(out: &mut String, party: &Party<'_>) {
+    let mut push = |parts: &[&str]| parts.iter().for_each(|part| out.push_str(part));
     match &party.who {
-        Who::Pod { entry, .. } => format!("pod {}", entry.pod.id),
-        Who::Node(Some(node)) => format!("node {node}"),
-        Who::Node(None) => "the node".to_owned(),
-        Who::External => "the other end".to_owned(),
+        Who::Pod { entry, .. } => {
+            push(&["pod ", &entry.pod.id.namespace, "/", &entry.pod.id.name]);
+        }
+        Who::Node(Some(node)) => push(&["node ", node]),
+        Who::Node(None) => push(&["the node"]),
+        Who::External => push(&["the other end"]),
     }
 }
 
 fn party_text(party: &Party<'_>, ip: Option<IpAddr>) -> String {
-    let mut text = name_of(party);
+    let mut text = String::with_capacity(192);
+    match (&party.who, ip) {
+        (Who::External, Some(ip)) => {
+            let _ = write!(text, "{ip}, an address outside the cluster");
+            return text;
+        }
+        _ => write_name(&mut text, party),
+    }
     match (&party.who, ip) {
         (Who::Pod { entry, .. }, _) => {
             text.push_str(" with labels ");
-            text.push_str(&flow_labels(&entry.pod.labels));
+            write_labels(&mut text, &entry.pod.labels);
         }
         (Who::Node(_), Some(ip)) => {
             let _ = write!(text, " ({ip}), an address no podSelector can match");
         }
         (Who::Node(_), None) => text.push_str(", which no podSelector can match"),
-        (Who::External, Some(ip)) => text = format!("{ip}, an address outside the cluster"),
-        (Who::External, None) => {}
+        (Who::External, _) => {}
     }
     text
 }
 
-fn flow_labels(labels: &Labels) -> String {
-    let mut out = String::from("{");
+fn write_labels(out: &mut String, labels: &Labels) {
+    out.push('{');
     for (i, (key, value)) in labels.iter().enumerate() {
         if i > 0 {
             out.push_str(", ");
@@ -257,5 +272,4 @@ fn flow_labels(labels: &Labels) -> String {
         out.push_str(&yaml::scalar(value));
     }
     out.push('}');
-    out
 }
