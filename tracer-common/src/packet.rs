@@ -62,7 +62,7 @@ pub mod has {
     /// The packet is a fragment: first, middle or last.
     pub const FRAGMENT: u8 = 1 << 3;
     /// The headers go on beyond the bytes at hand, or the chain of extension headers is longer than
-    /// [`EXTENSIONS`]; `protocol` is the last one that could be read.
+    /// `EXTENSIONS`; `protocol` is the last one that could be read.
     pub const CUT_SHORT: u8 = 1 << 4;
 }
 

@@ -17,12 +17,20 @@ use packet::Side;
 
 /// Towards the pod; attached at tc egress.
 #[classifier]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the macro hands the context over"
+)]
 fn lab_to_pod(ctx: TcContext) -> i32 {
     judge(&ctx, Side::ToPod)
 }
 
 /// From the pod; attached at tc ingress.
 #[classifier]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the macro hands the context over"
+)]
 fn lab_from_pod(ctx: TcContext) -> i32 {
     judge(&ctx, Side::FromPod)
 }

@@ -30,7 +30,7 @@ static DROPPED: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 /// [`Side`] bits in which the pod behind an interface is isolated.
 pub fn isolated(interface: u32) -> u8 {
     // SAFETY: the value is one byte; user space replaces it whole.
-    unsafe { ISOLATED.get(&interface) }.copied().unwrap_or(0)
+    unsafe { ISOLATED.get(interface) }.copied().unwrap_or(0)
 }
 
 /// Where a packet from the pod will end up: behind the Service it is addressed to, if it is to one.
@@ -42,7 +42,7 @@ fn behind_service(packet: &Packet) -> ([u8; 16], [u8; 2]) {
     key[18] = packet.protocol;
     let (mut peer, mut port) = (packet.peer, packet.destination_port);
     // SAFETY: user space writes the map before it isolates anyone, and not again.
-    if let Some(endpoint) = unsafe { SERVICES.get(&key) } {
+    if let Some(endpoint) = unsafe { SERVICES.get(key) } {
         peer.copy_from_slice(&endpoint[..16]);
         port.copy_from_slice(&endpoint[16..]);
     }
@@ -85,13 +85,13 @@ fn flow(interface: u32, packet: &Packet) -> [u8; 28] {
 /// Whether a packet of this flow was let through before, in either direction.
 pub fn known_flow(interface: u32, packet: &Packet) -> bool {
     // SAFETY: the value is not read.
-    unsafe { FLOWS.get(&flow(interface, packet)) }.is_some()
+    unsafe { FLOWS.get(flow(interface, packet)) }.is_some()
 }
 
 /// Lets the rest of the flow through, replies included.
 pub fn remember_flow(interface: u32, packet: &Packet) {
     // A full LRU map makes room by itself; where even that fails, the next packet tries again.
-    let _ = FLOWS.insert(&flow(interface, packet), &1, 0);
+    let _ = FLOWS.insert(flow(interface, packet), 1, 0);
 }
 
 /// Counts a drop.

@@ -1,6 +1,6 @@
 //! The running kernel: what it offers, the programs loaded into it, and the records that come back.
 //!
-//! Everything this process needs of the kernel is said by [`probe`]; [`Capture::start`] uses what is
+//! Everything this process needs of the kernel is said by [`probe()`]; [`Capture::start`] uses what is
 //! there and says what it went without.
 
 mod btf;
