@@ -165,6 +165,33 @@ fn dns_by_service_and_by_endpoint() {
 }
 
 #[test]
+fn hints_name_what_a_policy_can_name() {
+    let hint = |flow: Flow| drop_of(flow, Hook::TcIngress).hint.unwrap();
+    let dns = "allow egress to kube-system/kube-dns on UDP 53 and TCP 53";
+    assert_eq!(
+        hint(udp(("10.42.1.10", 5), ("10.43.0.10", 53))),
+        dns,
+        "never the ClusterIP"
+    );
+    assert_eq!(
+        hint(udp(("10.42.1.10", 5), ("10.42.1.2", 53))),
+        "allow egress to kube-system/coredns on UDP 53 and TCP 53"
+    );
+    assert_eq!(
+        hint(tcp(("10.42.1.10", 5), ("192.0.2.1", 443), SYN)),
+        "allow egress to 192.0.2.1/32 (ipBlock) on TCP 443"
+    );
+    let ingress = drop_of(
+        tcp(("10.42.1.2", 5), ("10.42.1.10", 8200), SYN),
+        Hook::TcEgress,
+    );
+    assert_eq!(
+        ingress.hint.unwrap(),
+        "allow ingress from kube-system/coredns on TCP 8200"
+    );
+}
+
+#[test]
 fn an_answer_has_the_class_of_its_question_and_is_judged_by_it() {
     let drop = drop_of(
         tcp(("192.168.1.100", 6443), ("10.42.1.10", 40000), SYN_ACK),

@@ -1,10 +1,11 @@
 //! One sentence: what to do.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use tracer_policy::Cluster;
-use tracer_policy::model::Pod;
+use tracer_policy::model::{ObjectRef, Protocol};
+use tracer_policy::{Cluster, Owner};
 
 use crate::enrich::Ends;
 use crate::record::{Class, Direction, PolicyInfo, PolicyVerdict};
@@ -41,82 +42,110 @@ pub fn hint(
         PolicyVerdict::Denied => {}
     }
     let flow = ends.flow;
-    let (client, server, port) = if reply {
-        (flow.destination, flow.source, flow.source_port)
+    let (client, server) = if reply {
+        (
+            Named::of(ends.destination, flow.destination, None),
+            Named::of(ends.source, flow.source, flow.source_port),
+        )
     } else {
-        (flow.source, flow.destination, flow.destination_port)
+        (
+            Named::of(ends.source, flow.source, None),
+            Named::of(ends.destination, flow.destination, flow.destination_port),
+        )
     };
-    let on = port
-        .map(|port| format!(" on {} {port}", flow.protocol))
-        .unwrap_or_default();
-    let (client_pod, server_pod) = if reply {
-        (ends.destination_pod(), ends.source_pod())
-    } else {
-        (ends.source_pod(), ends.destination_pod())
+    let server = server.behind_service(flow.protocol, cluster);
+    let on = |port: Option<u16>| {
+        port.map(|port| format!(" on {} {port}", flow.protocol))
+            .unwrap_or_default()
     };
     Some(match (class, policy.direction) {
         (Some(Class::KubeletProbe), _) => {
-            format!(
-                "allow ingress from the node's own address {}{on} (ipBlock)",
-                host(client)
-            )
+            let (node, on) = (IpNet::from(client.ip), on(server.port));
+            format!("allow ingress from the node's own address {node}{on} (ipBlock)")
         }
         (Some(Class::ApiserverEgress), _) => {
-            let (ip, port, more) = api_server(cluster, server, port);
-            let more = if more > 0 {
-                format!(" and {more} more masters")
-            } else {
-                String::new()
+            let (ip, port, more) = api_server(cluster, &server);
+            let more = match more {
+                0 => String::new(),
+                more => format!(" and {more} more masters"),
             };
-            let on = port
-                .map(|port| format!(" on {} {port}", flow.protocol))
-                .unwrap_or_default();
-            format!(
-                "allow egress to the API server {}{more}{on} (ipBlock)",
-                host(ip)
-            )
+            let (ip, on) = (IpNet::from(ip), on(port));
+            format!("allow egress to the API server {ip}{more}{on} (ipBlock)")
         }
         (Some(Class::Dns), Some(Direction::Egress) | None) => {
-            format!(
-                "allow egress to {}{on}, UDP and TCP",
-                whom(server_pod, server)
-            )
+            let port = server.port.unwrap_or(super::DNS);
+            format!("allow egress to {server} on UDP {port} and TCP {port}")
         }
         (_, Some(Direction::Ingress)) => {
-            format!("allow ingress from {}{on}", whom(client_pod, client))
+            format!("allow ingress from {client}{}", on(server.port))
         }
         (_, Some(Direction::Egress) | None) => {
-            format!("allow egress to {}{on}", whom(server_pod, server))
+            format!("allow egress to {server}{}", on(server.port))
         }
     })
 }
 
+/// An end as a policy would name it.
+struct Named {
+    name: Option<String>,
+    ip: IpAddr,
+    port: Option<u16>,
+    service: Option<ObjectRef>,
+}
+
+impl Named {
+    fn of(owner: Owner<'_>, ip: IpAddr, port: Option<u16>) -> Self {
+        let (name, service) = match owner {
+            Owner::Pod(pod) => {
+                let workload = pod.workload.as_ref();
+                let name = workload.map_or(&pod.id.name, |workload| &workload.name);
+                (Some(format!("{}/{name}", pod.id.namespace)), None)
+            }
+            Owner::Service(service) => (Some(service.id.to_string()), Some(service.id.clone())),
+            Owner::Node(..) | Owner::External => (None, None),
+        };
+        Self {
+            name,
+            ip,
+            port,
+            service,
+        }
+    }
+
+    /// Policies judge what stands behind a Service: its port is the endpoint's.
+    fn behind_service(mut self, protocol: Protocol, cluster: &Cluster) -> Self {
+        let Some(port) = self.port.filter(|_| self.service.is_some()) else {
+            return self;
+        };
+        if let Some((service, own)) = cluster.service_at(self.ip, port, protocol) {
+            let mut backends = cluster.backends(&service.id, own).into_iter();
+            let same_family = backends.find(|(ip, _)| ip.is_ipv4() == self.ip.is_ipv4());
+            self.port = same_family.map(|(_, port)| port).or(self.port);
+        }
+        self
+    }
+}
+
+/// `namespace/workload`, or the address as an `ipBlock` has it.
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{} (ipBlock)", IpNet::from(self.ip)),
+        }
+    }
+}
+
 /// The API server's own address and port, after translation, and how many more there are.
-fn api_server(cluster: &Cluster, seen: IpAddr, port: Option<u16>) -> (IpAddr, Option<u16>, usize) {
-    let endpoints = cluster.api_server_endpoints();
+fn api_server(cluster: &Cluster, seen: &Named) -> (IpAddr, Option<u16>, usize) {
+    let mut endpoints = cluster.api_server_endpoints();
+    endpoints.retain(|(ip, _)| ip.is_ipv4() == seen.ip.is_ipv4());
     let first = endpoints
         .iter()
-        .find(|(ip, _)| *ip == seen)
+        .find(|(ip, _)| *ip == seen.ip)
         .or_else(|| endpoints.first());
     match first {
-        Some((ip, own)) => (*ip, Some(*own), endpoints.len() - 1),
-        None => (seen, port, 0),
+        Some((ip, port)) => (*ip, Some(*port), endpoints.len() - 1),
+        None => (seen.ip, seen.port, 0),
     }
-}
-
-fn whom(pod: Option<&Pod>, ip: IpAddr) -> String {
-    match pod {
-        Some(pod) => {
-            let name = pod
-                .workload
-                .as_ref()
-                .map_or(&pod.id.name, |workload| &workload.name);
-            format!("{}/{name}", pod.id.namespace)
-        }
-        None => format!("{} (ipBlock)", host(ip)),
-    }
-}
-
-fn host(ip: IpAddr) -> IpNet {
-    IpNet::from(ip)
 }

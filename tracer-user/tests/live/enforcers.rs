@@ -246,7 +246,7 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                     direction: "egress",
                     class: "dns",
                     got: COREDNS.to_owned(),
-                    hint: "allow egress to kube-system/coredns on UDP 53, UDP and TCP".to_owned(),
+                    hint: "allow egress to kube-system/coredns on UDP 53 and TCP 53".to_owned(),
                 },
                 "lookup fails: i/o timeout",
             ),
@@ -423,7 +423,7 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                     direction: "egress",
                     class: "dns",
                     got: COREDNS.to_owned(),
-                    hint: "allow egress to kube-system/coredns on UDP 53, UDP and TCP".to_owned(),
+                    hint: "allow egress to kube-system/coredns on UDP 53 and TCP 53".to_owned(),
                 },
                 if told {
                     "lookup fails: connection refused"
