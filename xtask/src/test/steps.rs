@@ -77,7 +77,8 @@ pub(super) fn live(stage: &Stage<'_>) -> Result<Outcome> {
         Err(error) if env::var_os("TRACER_REQUIRE_ALL").is_some() => return Err(error),
         Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
     };
-    setup::ensure(stage.workspace, &[Part::SystemPrograms])?;
+    let needs = [Part::Toolchain, Part::BpfLinker, Part::SystemPrograms];
+    setup::ensure(stage.workspace, &needs)?;
     let mut cargo = cargo_test(stage);
     for package in LIVE {
         cargo.args(["--package", package]);
