@@ -20,6 +20,7 @@ mod evaluate;
 pub mod explain;
 mod flow;
 mod intern;
+pub mod lint;
 pub mod model;
 mod policy;
 mod profile;

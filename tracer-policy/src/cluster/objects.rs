@@ -165,12 +165,15 @@ impl Cluster {
 
     /// The pods of a namespace, by name.
     pub fn pods_in(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        self.pod_entries_in(namespace).map(|entry| &entry.pod)
+    }
+
+    pub(crate) fn pod_entries_in(&self, namespace: &str) -> impl Iterator<Item = &PodEntry> {
         self.namespaces
             .get(namespace)
             .into_iter()
             .flat_map(|entry| entry.pods.values())
             .filter_map(|id| self.pod_by_id(*id))
-            .map(|entry| &entry.pod)
     }
 
     /// The pods of a node, in no order.

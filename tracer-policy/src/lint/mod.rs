@@ -1,0 +1,84 @@
+//! Mistakes in policies that nobody sees until they bite.
+
+mod peers;
+mod ports;
+mod reach;
+mod rules;
+mod spec;
+
+use serde::Serialize;
+
+use crate::cluster::Cluster;
+use crate::model::ObjectRef;
+use crate::policy::PolicyRef;
+
+pub use rules::{RULES, Rule};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Likely not what was meant.
+    Warning,
+    /// Something that should work does not.
+    Error,
+}
+
+impl Severity {
+    /// As in JSON and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// What kind of mistake.
+    #[serde(flatten)]
+    pub rule: &'static Rule,
+    /// The policy it is in; for what several policies do together, the first of them by name.
+    pub policy: PolicyRef,
+    /// The field of the policy, where one is to blame: `spec.egress[1].to[0]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The pod that suffers, or one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<ObjectRef>,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// What to do, in one sentence.
+    pub fix: String,
+}
+
+impl Finding {
+    /// How bad it is.
+    pub const fn severity(&self) -> Severity {
+        self.rule.severity
+    }
+}
+
+/// Everything wrong with the policies of a cluster, by policy and field.
+///
+/// What reaches what is judged by the cluster's dataplane profile. A workload's pods are reported once,
+/// by the first of them.
+pub fn lint(cluster: &Cluster) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for policy in cluster.policies().filter(|p| p.broken.is_none()) {
+        spec::check(policy, &mut found);
+        peers::check(cluster, policy, &mut found);
+        ports::check(cluster, policy, &mut found);
+    }
+    reach::check(cluster, &mut found);
+    found.sort_by(|a, b| {
+        let key = |f: &Finding| (f.policy.clone(), f.field.clone(), f.rule.id, f.pod.clone());
+        key(a).cmp(&key(b))
+    });
+    found
+}

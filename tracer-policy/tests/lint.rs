@@ -1,0 +1,216 @@
+//! Every lint rule finds its mistake, and leaves alone what is right.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use tracer_policy::lint::{Finding, RULES, lint};
+use tracer_policy::{Cluster, Profile};
+
+const INCIDENT: &str = include_str!("incident/cluster.yaml");
+const BROKEN: &str = include_str!("incident/broken-policy.yaml");
+const FINAL: &str = include_str!("incident/final-policy.yaml");
+
+fn incident(extra: &str) -> Cluster {
+    let mut cluster = common::cluster(INCIDENT);
+    common::apply(&mut cluster, extra);
+    cluster
+}
+
+fn policy(spec: &str) -> Cluster {
+    incident(&format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p, namespace: vault}}, spec: {{{spec}}}}}"
+    ))
+}
+
+fn ids(cluster: &Cluster) -> BTreeSet<&'static str> {
+    lint(cluster).iter().map(|f| f.rule.id).collect()
+}
+
+fn found(cluster: &Cluster, id: &str) -> Finding {
+    let mut all = lint(cluster).into_iter().filter(|f| f.rule.id == id);
+    match (all.next(), all.next()) {
+        (Some(one), None) => one,
+        other => panic!("{id}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_broken_policy_closes_probes_api_server_and_dns() {
+    let cluster = incident(BROKEN);
+    assert_eq!(
+        ids(&cluster),
+        BTreeSet::from(["apiserver-blocked", "dns-blocked", "probe-blocked"])
+    );
+    let probe = found(&cluster, "probe-blocked");
+    assert_eq!(probe.policy.to_string(), "vault/vault-policy");
+    assert!(probe.message.contains("port 8200/TCP"), "{}", probe.message);
+    assert!(
+        found(&cluster, "apiserver-blocked")
+            .message
+            .contains("192.168.1.100:6443")
+    );
+    insta::assert_json_snapshot!("broken", lint(&cluster));
+}
+
+#[test]
+fn the_final_policy_has_a_dns_rule_that_matches_nothing_and_a_wide_range() {
+    let cluster = incident(FINAL);
+    assert_eq!(
+        ids(&cluster),
+        BTreeSet::from(["dns-blocked", "peer-in-other-namespace", "wide-node-range"])
+    );
+    let peer = found(&cluster, "peer-in-other-namespace");
+    assert_eq!(peer.field.as_deref(), Some("spec.egress[1].to[0]"));
+    assert_eq!(
+        peer.fix,
+        "add `namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}` to the same item"
+    );
+    let wide = found(&cluster, "wide-node-range");
+    assert_eq!(
+        wide.field.as_deref(),
+        Some("spec.ingress[1].from[0].ipBlock.cidr")
+    );
+}
+
+#[test]
+fn probes_follow_the_profile_and_either_of_the_nodes_addresses() {
+    let mut cluster = incident(BROKEN);
+    cluster.set_profile(Some(Profile::K3S));
+    assert!(!ids(&cluster).contains("probe-blocked"));
+    let gateway = "ingress: [{from: [{ipBlock: {cidr: 10.42.1.1/32}}], ports: [{port: 8200}]}]";
+    assert!(!ids(&policy(gateway)).contains("probe-blocked"));
+    let other_port = "ingress: [{from: [{ipBlock: {cidr: 10.42.1.1/32}}], ports: [{port: 8201}]}]";
+    assert!(ids(&policy(other_port)).contains("probe-blocked"));
+}
+
+#[test]
+fn dns_wants_both_protocols() {
+    let dns = |ports: &str| {
+        policy(&format!(
+            "policyTypes: [Egress], egress: [{{to: [{{namespaceSelector: {{}}, podSelector: {{matchLabels: {{k8s-app: kube-dns}}}}}}], ports: [{ports}]}}]"
+        ))
+    };
+    assert!(ids(&dns("{port: 53, protocol: UDP}")).contains("dns-udp-only"));
+    let both = ids(&dns("{port: 53, protocol: UDP}, {port: 53}"));
+    assert!(!both.iter().any(|id| id.starts_with("dns")), "{both:?}");
+    assert!(ids(&dns("{port: 53}")).contains("dns-blocked"));
+}
+
+#[test]
+fn torn_items_are_told_from_two_meant_ones() {
+    let torn = policy(
+        "ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}, {podSelector: {matchLabels: {k8s-app: kube-dns}}}]}]",
+    );
+    assert_eq!(
+        found(&torn, "and-or-slip").field.as_deref(),
+        Some("spec.ingress[0].from[0]")
+    );
+    assert!(!ids(&torn).contains("peer-in-other-namespace"));
+    let meant = policy(
+        "ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}, {podSelector: {matchLabels: {component: server}}}]}]",
+    );
+    assert!(!ids(&meant).contains("and-or-slip"));
+}
+
+#[test]
+fn peers_that_match_nothing() {
+    let nothing = policy("ingress: [{from: [{podSelector: {matchLabels: {app: nosuch}}}]}]");
+    assert!(
+        found(&nothing, "peer-matches-nothing")
+            .message
+            .contains("app: nosuch")
+    );
+    let something =
+        policy("ingress: [{from: [{podSelector: {matchLabels: {component: server}}}]}]");
+    assert!(!ids(&something).contains("peer-matches-nothing"));
+}
+
+#[test]
+fn services_in_rules() {
+    let address =
+        policy("policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.43.0.1/32}}]}]");
+    assert!(
+        found(&address, "service-ip-in-rule")
+            .message
+            .contains("default/kubernetes")
+    );
+    let endpoint =
+        policy("policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.168.1.100/32}}]}]");
+    assert!(!ids(&endpoint).contains("service-ip-in-rule"));
+
+    let with_service = |port: u16| {
+        let mut cluster = policy(&format!("ingress: [{{ports: [{{port: {port}}}]}}]"));
+        common::apply(
+            &mut cluster,
+            "{apiVersion: v1, kind: Service, metadata: {name: vault, namespace: vault}, spec: {clusterIP: 10.43.0.7, ports: [{port: 443}]}}\n---\n{apiVersion: v1, kind: Endpoints, metadata: {name: vault, namespace: vault}, subsets: [{addresses: [{ip: 10.42.1.10}], ports: [{port: 8200}]}]}",
+        );
+        cluster
+    };
+    let finding = found(&with_service(443), "service-port-in-rule");
+    assert_eq!(finding.fix, "write port 8200");
+    assert!(!ids(&with_service(8200)).contains("service-port-in-rule"));
+    assert!(!ids(&with_service(444)).contains("service-port-in-rule"));
+}
+
+#[test]
+fn host_network_pods_are_out_of_reach() {
+    let host = "{apiVersion: v1, kind: Pod, metadata: {name: agent, namespace: vault, labels: {app: agent}}, spec: {hostNetwork: true, nodeName: worker, containers: []}}";
+    let mut selected = policy("podSelector: {matchLabels: {app: agent}}");
+    common::apply(&mut selected, host);
+    assert_eq!(
+        found(&selected, "selects-host-network").field.as_deref(),
+        Some("spec.podSelector")
+    );
+    let mut peer = policy(
+        "podSelector: {matchLabels: {app: none}}, ingress: [{from: [{podSelector: {matchLabels: {app: agent}}}]}]",
+    );
+    common::apply(&mut peer, host);
+    assert_eq!(
+        found(&peer, "selects-host-network").field.as_deref(),
+        Some("spec.ingress[0].from[0]")
+    );
+    let mut all = policy("podSelector: {}");
+    common::apply(&mut all, host);
+    assert!(!ids(&all).contains("selects-host-network"));
+}
+
+#[test]
+fn omitted_types_on_egress_only() {
+    assert!(ids(&policy("egress: [{}]")).contains("policy-types-omitted"));
+    for fine in [
+        "policyTypes: [Egress], egress: [{}]",
+        "egress: [{}], ingress: [{}]",
+        "ingress: []",
+    ] {
+        assert!(
+            !ids(&policy(fine)).contains("policy-types-omitted"),
+            "{fine}"
+        );
+    }
+}
+
+#[test]
+fn members_of_a_set_must_meet() {
+    let closed = policy("ingress: [{from: [{ipBlock: {cidr: 192.0.2.1/32}}]}]");
+    let told: Vec<Finding> = lint(&closed)
+        .into_iter()
+        .filter(|f| f.rule.id == "statefulset-peers-closed")
+        .collect();
+    let ports = ["8200", "8201"].map(|port| told.iter().any(|f| f.message.contains(port)));
+    assert_eq!((told.len(), ports), (2, [true, true]), "{told:?}");
+    assert!(!ids(&incident(BROKEN)).contains("statefulset-peers-closed"));
+}
+
+#[test]
+fn rules_have_ids_and_lines_of_their_own() {
+    let ids: BTreeSet<&str> = RULES.iter().map(|rule| rule.id).collect();
+    assert_eq!(ids.len(), RULES.len());
+    for rule in RULES {
+        assert!(
+            !rule.what.is_empty() && !rule.why.is_empty() && !rule.fix.is_empty(),
+            "{}",
+            rule.id
+        );
+    }
+}
