@@ -4,7 +4,7 @@
 mod common;
 
 use tracer_policy::{
-    Cluster, Direction, End, Failed, Flow, Refusal, SideVerdict, explain, suggest,
+    Cluster, Direction, Exemption, Failed, Flow, Profile, Refusal, SideVerdict, explain, suggest,
 };
 
 const CLUSTER: &str = include_str!("incident/cluster.yaml");
@@ -121,6 +121,77 @@ fn a_gateway_seen_is_every_nodes_gateway() {
 }
 
 #[test]
+fn what_the_dataplane_would_let_through_anyway_is_said() {
+    let mut cluster = cluster_with(BROKEN);
+    cluster.set_profile(Some(Profile::K3S));
+    let advice = suggest(&cluster, &[probe()]);
+    let notes = &advice.suggestions[0].notes;
+    assert!(
+        notes.iter().any(|note| note.contains("by profile `k3s`")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn cilium_is_told_by_identity() {
+    let mut cluster = cluster_with(BROKEN);
+    cluster.set_profile(Some(Profile::CILIUM));
+    let advice = suggest(&cluster, &[probe(), to_api_server()]);
+    assert!(advice.suggestions.is_empty());
+    let wanted = [
+        "fromEntities: [host, remote-node]",
+        "toEntities: [kube-apiserver]",
+    ];
+    for ((_, refusal), wanted) in advice.refusals.iter().zip(wanted) {
+        assert_eq!(*refusal, Refusal::CiliumEntity(wanted));
+    }
+    assert_eq!(advice.refusals.len(), 2);
+}
+
+#[test]
+fn what_no_policy_cures_is_refused() {
+    let cluster = cluster_with(BROKEN);
+    let refused = |flow: Flow| {
+        let advice = suggest(&cluster, std::slice::from_ref(&flow));
+        assert!(advice.suggestions.is_empty(), "{}", advice.to_yaml());
+        advice.refusals[0].1.clone()
+    };
+    let to = |ip: &str| flow("vault/vault-0", ip, 80);
+    assert_eq!(refused(to("vault/vault-1")), Refusal::Allowed);
+    assert!(matches!(
+        refused(to("10.42.1.77")),
+        Refusal::StalePodAddress(_)
+    ));
+    assert!(matches!(refused(to("224.0.0.1")), Refusal::NotAHost(_)));
+    assert!(matches!(
+        refused(to("255.255.255.255")),
+        Refusal::NotAHost(_)
+    ));
+    assert!(matches!(
+        refused(to("169.254.169.254")),
+        Refusal::Metadata(_)
+    ));
+    assert!(matches!(
+        refused(flow("vault/none", "192.0.2.1", 80)),
+        Refusal::Unknown(_)
+    ));
+    let mut ping = to("192.0.2.1");
+    ping.protocol = tracer_policy::model::Protocol::Icmp;
+    ping.port = None;
+    assert!(matches!(refused(ping), Refusal::NoWordsFor(_)));
+    let mut no_port = to("192.0.2.1");
+    no_port.port = None;
+    assert_eq!(refused(no_port), Refusal::NoPort);
+    let closed = cluster_with(
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: vault}, spec: {policyTypes: [Ingress, Egress]}}",
+    );
+    assert_eq!(
+        suggest(&closed, &[to("vault/vault-0")]).refusals[0].1,
+        Refusal::Exempt(Exemption::Loopback)
+    );
+}
+
+#[test]
 fn the_final_policy_leaves_dns_closed() {
     let mut cluster = cluster_with(FINAL);
     assert!(cluster.evaluate(&probe()).is_allowed());
@@ -140,20 +211,6 @@ fn the_final_policy_leaves_dns_closed() {
     assert_eq!(advice.suggestions[0].direction, Direction::Egress);
     common::apply(&mut cluster, &advice.suggestions[0].to_yaml());
     assert!(cluster.evaluate(&dns).is_allowed());
-    assert!(matches!(
-        suggest(
-            &cluster,
-            &[Flow {
-                from: End::pod("vault", "vault-0"),
-                to: "169.254.169.254".parse().unwrap(),
-                port: Some(80),
-                protocol: tracer_policy::model::Protocol::Tcp
-            }]
-        )
-        .refusals[0]
-            .1,
-        Refusal::Metadata(_)
-    ));
 }
 
 /// The explanation as plain text.

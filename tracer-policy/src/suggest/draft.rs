@@ -92,6 +92,13 @@ impl Drafts {
             notes: BTreeSet::new(),
         });
         gathered.notes.extend(peers.note);
+        gathered.notes.extend(leg.exemption.map(|exemption| {
+            format!(
+                "by profile `{}` {}: if the flow was dropped all the same, something else may be at work too",
+                profile.name,
+                exemption.as_sentence()
+            )
+        }));
         if !gathered.flows.contains(&leg.flow) {
             gathered.flows.push(leg.flow.clone());
         }

@@ -5,7 +5,7 @@ use crate::flow::{End, Flow};
 use crate::model::ObjectRef;
 use crate::policy::Direction;
 use crate::profile::Profile;
-use crate::verdict::{Outcome, Side, SideVerdict, Verdict};
+use crate::verdict::{Exemption, Outcome, Side, SideVerdict, Verdict};
 
 use super::Refusal;
 
@@ -19,6 +19,8 @@ pub(super) struct Leg {
     /// The other end.
     pub(super) other: End,
     pub(super) port: u16,
+    /// The dataplane's profile would let it through without any rule.
+    pub(super) exemption: Option<Exemption>,
 }
 
 /// One direction's side of a verdict.
@@ -71,6 +73,8 @@ pub(super) fn of(cluster: &Cluster, profile: Profile, flow: &Flow) -> Result<Vec
 }
 
 fn blocked(cluster: &Cluster, flow: &Flow, verdict: &Verdict, port: u16) -> Vec<Leg> {
+    // By the cluster's own profile, exemptions and all.
+    let usual = cluster.evaluate(flow);
     Direction::ALL
         .into_iter()
         .filter(|direction| side(verdict, *direction).verdict == SideVerdict::Denied)
@@ -85,6 +89,7 @@ fn blocked(cluster: &Cluster, flow: &Flow, verdict: &Verdict, port: u16) -> Vec<
                 subject: pod_of(cluster, subject)?,
                 other: other.clone(),
                 port,
+                exemption: side(&usual, direction).exemption,
             })
         })
         .collect()
