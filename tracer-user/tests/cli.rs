@@ -261,3 +261,133 @@ fn output_is_coloured_only_where_asked_or_on_a_terminal() {
         assert!(line.chars().count() <= 100, "{line}");
     }
 }
+
+const INCIDENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/incident.yaml");
+
+#[test]
+fn explain_says_why_and_exits_with_1_where_it_is_denied() {
+    let explain = |to: &str, port: &str| {
+        run(&[
+            "explain",
+            "--cluster",
+            INCIDENT,
+            "--from",
+            "vault/vault-0",
+            "--to",
+            to,
+            "--port",
+            port,
+        ])
+    };
+    let (status, stdout, stderr) = explain("10.43.0.1", "443");
+    assert_eq!(status, Some(1), "{stderr}");
+    for piece in [
+        "DENIED",
+        "vault/vault-policy spec.egress[0]",
+        "192.168.1.100",
+    ] {
+        assert!(stdout.contains(piece), "no {piece:?} in {stdout}");
+    }
+    let (status, stdout, _) = explain("vault/vault-1", "8200");
+    assert_eq!(status, Some(0), "{stdout}");
+    fails(
+        &[
+            "explain",
+            "--cluster",
+            INCIDENT,
+            "--from",
+            "vault/vault-9",
+            "--to",
+            "1.2.3.4",
+            "--port",
+            "1",
+        ],
+        2,
+        &["no pod vault/vault-9"],
+    );
+}
+
+#[test]
+fn a_batch_keeps_its_order_and_names_the_line_that_is_none() {
+    let flows = file(
+        "{\"from\":\"vault/vault-0\",\"to\":\"vault/vault-1\",\"port\":8200}\n\
+         {\"from\":\"vault/vault-0\"}\n\
+         {\"from\":\"10.42.1.1\",\"to\":\"vault/vault-0\",\"port\":8200,\"protocol\":\"TCP\"}\n",
+    );
+    let (status, stdout, stderr) =
+        run(&["explain", "--cluster", INCIDENT, "--batch", path(&flows)]);
+    assert_eq!(status, Some(2));
+    let lines: Vec<serde_json::Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["verdict"], "allowed");
+    assert!(
+        lines[1]["error"]
+            .as_str()
+            .unwrap()
+            .contains("missing field `to`"),
+        "{stdout}"
+    );
+    assert_eq!(lines[2]["verdict"], "denied");
+    assert_eq!(lines[2]["ingress"]["isolating"][0]["name"], "vault-policy");
+    assert!(stderr.contains("line 2"), "{stderr}");
+}
+
+#[test]
+fn suggest_cures_what_was_recorded() {
+    let drops = recorded(2);
+    let (status, stdout, stderr) =
+        run(&["suggest", "--cluster", INCIDENT, "--input", path(&drops)]);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(
+        stdout.contains("cidr: 10.42.1.1/32") && stdout.contains("port: 8200"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("0.0.0.0/0"));
+    let cluster = std::fs::read_to_string(INCIDENT).unwrap();
+    let cured = file(&format!("{cluster}---\n{stdout}"));
+    let (status, stdout, stderr) = run(&[
+        "explain",
+        "--cluster",
+        path(&cured),
+        "--from",
+        "10.42.1.1",
+        "--to",
+        "vault/vault-0",
+        "--port",
+        "8200",
+    ]);
+    assert_eq!(status, Some(0), "{stdout}{stderr}");
+}
+
+#[test]
+fn lint_finds_the_incidents_mistakes_and_says_where() {
+    let (status, stdout, stderr) = run(&["lint", INCIDENT]);
+    assert_eq!(status, Some(1), "{stderr}");
+    for rule in ["probe-blocked", "apiserver-blocked", "dns-blocked"] {
+        assert!(
+            stdout.contains("incident.yaml:86: ") && stdout.contains(rule),
+            "{stdout}"
+        );
+    }
+    assert_eq!(run(&["lint", INCIDENT, "--fail-on", "never"]).0, Some(0));
+    assert_eq!(run(&["lint", INCIDENT, "-n", "default"]).0, Some(0));
+    let sarif: serde_json::Value =
+        serde_json::from_str(&run(&["lint", INCIDENT, "-o", "sarif"]).1).unwrap();
+    let first = &sarif["runs"][0]["results"][0];
+    assert_eq!(
+        first["locations"][0]["physicalLocation"]["region"]["startLine"],
+        86
+    );
+    let known = sarif["runs"][0]["tool"]["driver"]["rules"]
+        .as_array()
+        .unwrap();
+    assert!(
+        known.iter().any(|rule| rule["id"] == first["ruleId"]),
+        "{first}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["lint", INCIDENT, "-o", "json"]).1).unwrap();
+    assert_eq!(json[0]["line"], 86);
+}

@@ -86,7 +86,8 @@ pub(super) fn for_capture(common: &Common, node: &str) -> Result<Option<Arc<Clus
     }
 }
 
-fn read(path: &Path) -> Result<Loaded, Error> {
+/// Reads objects, and says what is worth saying of them.
+pub(super) fn read(path: &Path) -> Result<Loaded, Error> {
     let loaded = load(path)?;
     for warning in loaded.warnings() {
         color::warn(&warning.to_string());

@@ -13,6 +13,7 @@ mod error;
 mod explain;
 mod filters;
 mod input;
+mod lint;
 mod settings;
 mod suggest;
 mod verdict;
@@ -105,6 +106,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// The least NetworkPolicy YAML that allows the given drops.
     Suggest(suggest::SuggestArgs),
+    /// Find the invisible-traffic mistakes in policies before they bite.
+    Lint(lint::LintArgs),
     /// What this kernel, host and cluster offer, which hooks will be used, what is missing and why.
     Doctor(doctor::DoctorArgs),
     /// The node daemon: metrics and health over HTTP.
@@ -141,6 +144,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Error> {
         Command::Watch(args) => watch::run(&args, &cli.common, own),
         Command::Explain(args) => explain::run(&args, &cli.common),
         Command::Suggest(args) => suggest::run(&args, &cli.common, own),
+        Command::Lint(args) => lint::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Agent(args) => agent::run(args, &cli.common),
     }

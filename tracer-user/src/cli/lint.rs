@@ -1,0 +1,232 @@
+//! `tracer lint`: the invisible-traffic mistakes in policies, before they bite.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use tracer_policy::lint::{Finding, RULES, Rule, Severity, lint};
+
+use super::explain::ProfileArgs;
+use super::{Common, Error, cluster, color};
+use crate::cluster::{Loaded, Place};
+
+/// `tracer lint`
+#[derive(Debug, Args)]
+pub(super) struct LintArgs {
+    /// Policies, and the objects they are about: a YAML or JSON file or folder, `-` for standard input;
+    /// --cluster by default.
+    path: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// From which severity on a finding makes the exit code 1.
+    #[arg(long, value_enum, default_value_t = FailOn::Info, value_name = "SEVERITY")]
+    fail_on: FailOn,
+    /// Print every rule: what it finds, why that matters, where it was seen, how to mend it.
+    #[arg(long)]
+    rules: bool,
+    #[command(flatten)]
+    profile: ProfileArgs,
+}
+
+/// `-o`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON array.
+    Json,
+    /// SARIF 2.1.0, as code hosts read it.
+    Sarif,
+}
+
+/// `--fail-on`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// Only errors.
+    Error,
+    /// Warnings and errors.
+    Warning,
+    /// Any finding.
+    Info,
+    /// None.
+    Never,
+}
+
+impl FailOn {
+    fn fails(self, severity: Severity) -> bool {
+        match self {
+            Self::Error => severity >= Severity::Error,
+            Self::Warning => severity >= Severity::Warning,
+            Self::Info => true,
+            Self::Never => false,
+        }
+    }
+}
+
+/// The exit code where there are findings.
+const FINDINGS: u8 = 1;
+
+pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
+    let mut out = anstream::stdout();
+    if args.rules {
+        for rule in RULES {
+            let (bold, plain) = (anstyle::Style::new().bold(), anstyle::Style::new());
+            let (id, severity) = (rule.id, rule.severity.as_str());
+            writeln!(out, "{bold}{id}{bold:#} ({severity}){plain}: {}", rule.what)?;
+            writeln!(
+                out,
+                "  why   {}\n  seen  {}\n  fix   {}",
+                rule.why, rule.seen, rule.fix
+            )?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut loaded = match &args.path {
+        Some(path) => cluster::read(path)?,
+        None => cluster::required(common, "lint")?,
+    };
+    args.profile.apply(&mut loaded.cluster);
+    let mut findings = lint(&loaded.cluster);
+    if let Some(namespace) = &common.namespace {
+        findings.retain(|finding| finding.policy.namespace() == Some(namespace));
+    }
+    match args.output {
+        Output::Text => text(&mut out, &findings, &loaded)?,
+        Output::Json => {
+            let findings: Vec<Value> = findings
+                .iter()
+                .map(|finding| in_json(finding, &loaded))
+                .collect();
+            writeln!(out, "{:#}", Value::Array(findings))?;
+        }
+        Output::Sarif => writeln!(out, "{:#}", sarif(&findings, &loaded))?,
+    }
+    out.flush()?;
+    let failed = findings
+        .iter()
+        .any(|finding| args.fail_on.fails(finding.severity()));
+    Ok(if failed {
+        ExitCode::from(FINDINGS)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Where the finding's policy stands.
+fn place<'a>(finding: &Finding, loaded: &'a Loaded) -> Option<&'a Place> {
+    let policy = finding.policy.to_string();
+    loaded
+        .policies
+        .iter()
+        .find(|source| source.policy == policy)
+        .map(|source| &source.place)
+}
+
+/// `file:line`, as editors and terminals make it a link.
+fn position(finding: &Finding, loaded: &Loaded) -> Option<String> {
+    let place = place(finding, loaded)?;
+    let line = place
+        .line
+        .map(|line| format!(":{line}"))
+        .unwrap_or_default();
+    Some(format!("{}{line}", place.file.display()))
+}
+
+fn text(out: &mut impl Write, findings: &[Finding], loaded: &Loaded) -> std::io::Result<()> {
+    for finding in findings {
+        let style = match finding.severity() {
+            Severity::Error => color::ERROR,
+            Severity::Warning => color::WARNING,
+            Severity::Info => anstyle::Style::new(),
+        };
+        let position = position(finding, loaded)
+            .map(|at| format!("{at}: "))
+            .unwrap_or_default();
+        let field = finding
+            .field
+            .as_ref()
+            .map(|field| format!(" {field}"))
+            .unwrap_or_default();
+        let (severity, id) = (finding.severity().as_str(), finding.rule.id);
+        writeln!(
+            out,
+            "{position}{style}{severity}{style:#}[{id}] {}{field}: {}",
+            finding.policy, finding.message
+        )?;
+        let cure = color::GOOD;
+        writeln!(out, "    {cure}fix: {}{cure:#}", finding.fix)?;
+    }
+    let count = |severity| {
+        findings
+            .iter()
+            .filter(|found| found.severity() == severity)
+            .count()
+    };
+    writeln!(
+        out,
+        "{} policies, {} findings: {} errors, {} warnings, {} of note",
+        loaded.policies.len(),
+        findings.len(),
+        count(Severity::Error),
+        count(Severity::Warning),
+        count(Severity::Info)
+    )
+}
+
+fn in_json(finding: &Finding, loaded: &Loaded) -> Value {
+    let mut value = json!(finding);
+    if let (Some(place), Value::Object(object)) = (place(finding, loaded), &mut value) {
+        object.insert("file".into(), place.file.display().to_string().into());
+        if let Some(line) = place.line {
+            object.insert("line".into(), line.into());
+        }
+    }
+    value
+}
+
+/// <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>
+fn sarif(findings: &[Finding], loaded: &Loaded) -> Value {
+    let level = |severity| match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Info => "note",
+    };
+    let rule = |rule: &&Rule| {
+        json!({
+            "id": rule.id,
+            "shortDescription": {"text": rule.what},
+            "fullDescription": {"text": rule.why},
+            "help": {"text": format!("{} Seen: {}", rule.fix, rule.seen)},
+            "defaultConfiguration": {"level": level(rule.severity)},
+        })
+    };
+    let result = |finding: &Finding| {
+        let mut result = json!({
+            "ruleId": finding.rule.id,
+            "level": level(finding.severity()),
+            "message": {"text": format!("{}: {} Fix: {}", finding.policy, finding.message, finding.fix)},
+        });
+        if let Some(place) = place(finding, loaded) {
+            let uri = place.file.display().to_string();
+            let region = json!({"startLine": place.line.unwrap_or(1)});
+            result["locations"] = json!([{"physicalLocation":
+                {"artifactLocation": {"uri": uri}, "region": region}}]);
+        }
+        result
+    };
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "tracer",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": RULES.iter().map(rule).collect::<Vec<_>>(),
+            }},
+            "results": findings.iter().map(result).collect::<Vec<_>>(),
+        }],
+    })
+}
