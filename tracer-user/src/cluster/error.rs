@@ -77,6 +77,13 @@ pub enum Warning {
         /// Where the later one stands.
         place: Place,
     },
+    /// Objects that decide what passes and are not read: verdicts leave them out.
+    Policy {
+        /// Version and kind.
+        kind: String,
+        /// Where the first one stands.
+        place: Place,
+    },
     /// Nothing of use in what was given.
     Nothing {
         /// What was given.
@@ -90,6 +97,11 @@ impl fmt::Display for Warning {
             Self::Twice { object, place } => {
                 write!(f, "{object} is there twice; the one at {place} counts")
             }
+            Self::Policy { kind, place } => write!(
+                f,
+                "{kind} is not read by this version (first at {place}): what such policies allow or deny \
+                 is missing from every verdict"
+            ),
             Self::Nothing { path } => write!(
                 f,
                 "{}: no pod, node, namespace, service, endpoint or policy in it",

@@ -4,7 +4,11 @@ mod documents;
 mod error;
 mod files;
 pub mod host;
+mod kind;
 mod objects;
+mod stream;
+mod unique;
+mod yaml;
 
 pub use error::{LoadError, Place, Warning};
 pub use files::load;

@@ -8,10 +8,11 @@ use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracer_policy::Cluster;
-use tracer_policy::model::{self, ObjectError};
+use tracer_policy::model::{self, ObjectError, ObjectRef};
 
-use super::documents::Found;
 use super::error::{LoadError, Place, Warning};
+use super::kind::{Kind, Known};
+use super::stream::Found;
 
 /// Cluster state from files, and what was found on the way.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ pub struct Loaded {
     /// Where each policy stands.
     pub policies: Vec<PolicySource>,
     warnings: Vec<Warning>,
-    seen: HashSet<(&'static str, String)>,
+    seen: HashSet<(Kind, String)>,
 }
 
 /// A policy and where it stands.
@@ -66,55 +67,85 @@ impl Loaded {
                         .into(),
             });
         }
-        let group = version.split_once('/').map_or("", |(group, _)| group);
-        let cluster = &mut self.cluster;
+        let known = match Kind::known(&version, &kind) {
+            Known::Read(known) => known,
+            Known::Otherwise(known) => {
+                return Err(LoadError::Field {
+                    object: describe(&found.object),
+                    field: "apiVersion".into(),
+                    problem: format!("{version} is not read here, expected {}", known.version()),
+                    place: Box::new(found.place),
+                });
+            }
+            Known::Unused => {
+                let full = format!("{version} {kind}");
+                if is_policy(&kind) && !self.skipped.contains_key(&full) {
+                    self.warnings.push(Warning::Policy {
+                        kind: full.clone(),
+                        place: found.place,
+                    });
+                }
+                *self.skipped.entry(full).or_default() += 1;
+                return Ok(());
+            }
+        };
         let place = found.place.clone();
-        let name = match (group, kind.as_str()) {
-            ("", "Namespace") => {
+        let name = full_name(&found.object);
+        self.apply(known, found)?;
+        if known == Kind::NetworkPolicy {
+            self.policies.retain(|source| source.policy != name);
+            self.policies.push(PolicySource {
+                policy: name.clone(),
+                place: place.clone(),
+            });
+        }
+        if self.seen.insert((known, name.clone())) {
+            *self.used.entry(kind).or_default() += 1;
+        } else {
+            let object = format!("{kind} {name}");
+            self.warnings.push(Warning::Twice { object, place });
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, kind: Kind, mut found: Found) -> Result<(), LoadError> {
+        let cluster = &mut self.cluster;
+        let place = &found.place;
+        match kind {
+            Kind::Namespace => {
                 let object: core::Namespace = parse(&found)?;
-                let namespace = model::Namespace::try_from(&object).map_err(at(&found.place))?;
-                let name = namespace.name.clone();
-                cluster.apply_namespace(namespace);
-                ("Namespace", name)
+                cluster.apply_namespace(model::Namespace::try_from(&object).map_err(at(place))?);
             }
-            ("", "Pod") => {
+            Kind::Pod => {
                 let object: core::Pod = parse(&found)?;
-                let pod = model::Pod::try_from(&object).map_err(at(&found.place))?;
-                let name = pod.id.to_string();
-                cluster.apply_pod(pod);
-                ("Pod", name)
+                cluster.apply_pod(model::Pod::try_from(&object).map_err(at(place))?);
             }
-            ("", "Node") => {
+            Kind::Node => {
                 let object: core::Node = parse(&found)?;
-                let node = model::Node::try_from(&object).map_err(at(&found.place))?;
-                let name = node.name.clone();
-                cluster.apply_node(node);
-                ("Node", name)
+                cluster.apply_node(model::Node::try_from(&object).map_err(at(place))?);
             }
-            ("", "Service") => {
+            Kind::Service => {
                 let object: core::Service = parse(&found)?;
-                let service = model::Service::try_from(&object).map_err(at(&found.place))?;
-                let name = service.id.to_string();
-                cluster.apply_service(service);
-                ("Service", name)
+                cluster.apply_service(model::Service::try_from(&object).map_err(at(place))?);
             }
-            ("", "Endpoints") => {
+            Kind::Endpoints => {
                 let object: core::Endpoints = parse(&found)?;
-                let subsets = model::from_endpoints(&object).map_err(at(&found.place))?;
+                let subsets = model::from_endpoints(&object).map_err(at(place))?;
+                forget_subsets(cluster, &id(&found.object));
                 for subset in subsets {
                     cluster.apply_endpoints(subset);
                 }
-                ("Endpoints", full_name(&found.object))
             }
-            ("discovery.k8s.io", "EndpointSlice") => {
+            Kind::EndpointSlice => {
+                // v1beta1, all that servers before 1.21 have, differs in no field that is used.
+                found.object["apiVersion"] = kind.version().into();
                 let object: discovery::EndpointSlice = parse(&found)?;
-                let slice = model::from_endpoint_slice(&object).map_err(at(&found.place))?;
-                if let Some(slice) = slice {
-                    cluster.apply_endpoints(slice);
+                match model::from_endpoint_slice(&object).map_err(at(&found.place))? {
+                    Some(slice) => cluster.apply_endpoints(slice),
+                    None => cluster.remove_endpoints(&id(&found.object)),
                 }
-                ("EndpointSlice", full_name(&found.object))
             }
-            ("networking.k8s.io", "NetworkPolicy") => {
+            Kind::NetworkPolicy => {
                 let mut object: networking::NetworkPolicy = parse_strictly(&found)?;
                 // As kubectl would apply it.
                 object
@@ -129,33 +160,51 @@ impl Loaded {
                         field: error.field,
                         problem: error.problem.to_string(),
                     })?;
-                let policy = full_name(&found.object);
-                self.policies.retain(|source| source.policy != policy);
-                self.policies.push(PolicySource {
-                    policy: policy.clone(),
-                    place: found.place.clone(),
-                });
-                ("NetworkPolicy", policy)
             }
-            _ => {
-                *self.skipped.entry(format!("{version} {kind}")).or_default() += 1;
-                return Ok(());
-            }
-        };
-        if self.seen.insert(name.clone()) {
-            *self.used.entry(kind).or_default() += 1;
-        } else {
-            let object = format!("{} {}", name.0, name.1);
-            self.warnings.push(Warning::Twice { object, place });
         }
         Ok(())
     }
 }
 
-/// `namespace/name`, or `name`, for messages.
+/// Whether objects of this kind decide what passes, by the name that every such kind ends in:
+/// `CiliumNetworkPolicy`, Calico's `GlobalNetworkPolicy`, `AdminNetworkPolicy`. Calico's `Staged...`
+/// only pretend to.
+fn is_policy(kind: &str) -> bool {
+    kind.ends_with("NetworkPolicy") && !kind.starts_with("Staged")
+}
+
+/// Forgets what an Endpoints object said before: it may have fewer subsets now.
+fn forget_subsets(cluster: &mut Cluster, id: &ObjectRef) {
+    let own = |name: &str| {
+        name.split_once('#')
+            .is_some_and(|(name, _)| name == id.name)
+    };
+    let stale: Vec<_> = cluster
+        .endpoints_of(id)
+        .map(|endpoints| endpoints.id.clone())
+        .filter(|subset| own(&subset.name))
+        .collect();
+    for subset in &stale {
+        cluster.remove_endpoints(subset);
+    }
+}
+
+/// Namespace and name as the model has them.
+fn id(object: &Value) -> ObjectRef {
+    let metadata = |field: &str| object.get("metadata")?.get(field)?.as_str();
+    ObjectRef::new(
+        metadata("namespace").unwrap_or("default"),
+        metadata("name").unwrap_or_default(),
+    )
+}
+
+/// `namespace/name`, or `name` for kinds without a namespace, for messages.
 fn full_name(object: &Value) -> String {
     let metadata = |field: &str| object.get("metadata")?.get(field)?.as_str();
     let name = metadata("name").unwrap_or("(without a name)");
+    if matches!(object["kind"].as_str(), Some("Namespace" | "Node")) {
+        return name.to_owned();
+    }
     format!("{}/{name}", metadata("namespace").unwrap_or("default"))
 }
 

@@ -153,6 +153,7 @@ fn what_is_no_object_or_no_yaml_is_refused_in_one_line() {
         ("a: 1\n", "expected apiVersion and kind"),
         ("a: [1\n", ":"),
         ("{\"a\": \n", "not valid JSON"),
+        ("{\"a\": 1, \"a\": 2}\n", "duplicate mapping key: a"),
         ("apiVersion: v1\nkind: Namespace\nkind: Pod\n", "kind"),
         ("- a\n- b\n", "document 1"),
     ] {
@@ -162,6 +163,169 @@ fn what_is_no_object_or_no_yaml_is_refused_in_one_line() {
             "{text:?}: {message}"
         );
     }
+}
+
+#[test]
+fn lists_of_every_shape_are_taken_apart() {
+    let namespace =
+        |name: &str| format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}");
+    let one = namespace("a");
+    for (text, namespaces) in [
+        // `kind` behind `items`, as kubectl prints it, and items that do not repeat it.
+        (
+            "items: [{metadata: {name: a}}]\napiVersion: v1\nkind: NamespaceList\n".to_owned(),
+            1,
+        ),
+        (
+            format!(
+                "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items: [{one}]\n"
+            ),
+            1,
+        ),
+        ("apiVersion: v1\nkind: PodList\nitems:\n".to_owned(), 0),
+        (
+            "{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": null}".to_owned(),
+            0,
+        ),
+        // A flow mapping is YAML, not JSON.
+        (one.clone(), 1),
+        // `items` of another kind are none of ours.
+        (
+            format!("apiVersion: x/v1\nkind: Other\nitems: [1]\n---\n{one}\n"),
+            1,
+        ),
+        (
+            format!("apiVersion: x/v1\nkind: Other\nitems: {{a: 1}}\n---\n{one}\n"),
+            1,
+        ),
+        (
+            format!(
+                "---\n# nothing\n---\n{one}\n...\n---\n{}\n---\n",
+                namespace("b")
+            ),
+            2,
+        ),
+    ] {
+        let loaded = load_text(&text).unwrap();
+        assert_eq!(
+            loaded.used.get("Namespace").copied().unwrap_or(0),
+            namespaces,
+            "{text}"
+        );
+        assert!(!loaded.skipped.contains_key("v1 List"), "{text}");
+    }
+}
+
+#[test]
+fn an_object_of_a_json_list_knows_its_line() {
+    let message = refused(
+        "{\n\"apiVersion\": \"v1\",\n\"items\": [\n  {\"apiVersion\": \"v1\", \"kind\": \"Namespace\",\n   \
+         \"metadata\": {\"name\": \"n\"}},\n  {\"apiVersion\": \"v1\", \"kind\": \"Node\",\n   \"metadata\": {}}],\n\
+         \"kind\": \"List\"}\n",
+    );
+    assert_eq!(
+        message,
+        ":6: document 1, items[1]: Node (without a name): metadata.name: missing; every object has a name"
+    );
+}
+
+#[test]
+fn a_version_that_is_not_read_is_refused_and_kinds_of_other_groups_are_others() {
+    let object = |version: &str, kind: &str| {
+        format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{podSelector: {{}}}}\n"
+        )
+    };
+    for version in ["networking.k8s.io/v2", "extensions/v1beta1"] {
+        assert_eq!(
+            refused(&object(version, "NetworkPolicy")),
+            format!(
+                ":1: document 1: NetworkPolicy default/x: apiVersion: {version} is not read here, \
+                 expected networking.k8s.io/v1"
+            )
+        );
+    }
+    let slice = "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\naddressType: IPv4\n\
+        metadata: {name: s-1, namespace: n, labels: {kubernetes.io/service-name: s}}\n\
+        endpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 80}]\n";
+    let loaded = load_text(slice).unwrap();
+    let ip = "10.0.0.1".parse().unwrap();
+    let behind = loaded
+        .cluster
+        .services_behind(ip, 80, tracer_policy::model::Protocol::Tcp);
+    assert_eq!(behind.len(), 1);
+    let loaded = load_text(&object("serving.knative.dev/v1", "Service")).unwrap();
+    assert_eq!(loaded.skipped["serving.knative.dev/v1 Service"], 1);
+}
+
+#[test]
+fn policies_of_kinds_that_are_not_read_are_not_passed_over_in_silence() {
+    let mut text = NAMESPACE.to_owned();
+    for (version, kind) in [
+        ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ("projectcalico.org/v3", "GlobalNetworkPolicy"),
+        ("projectcalico.org/v3", "StagedNetworkPolicy"),
+        ("v1", "ConfigMap"),
+    ] {
+        let _ = write!(
+            text,
+            "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n"
+        );
+    }
+    let loaded = load_text(&text).unwrap();
+    let kinds: Vec<_> = loaded
+        .warnings()
+        .iter()
+        .map(|warning| match warning {
+            Warning::Policy { kind, place } => (kind.as_str(), place.line),
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            ("cilium.io/v2 CiliumNetworkPolicy", Some(5)),
+            ("projectcalico.org/v3 GlobalNetworkPolicy", Some(13))
+        ]
+    );
+    assert_eq!(loaded.skipped["cilium.io/v2 CiliumNetworkPolicy"], 2);
+}
+
+#[test]
+fn endpoints_given_again_replace_all_they_said_before() {
+    let endpoints = |subsets: &str| {
+        format!(
+            "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: s, namespace: n}}\nsubsets: {subsets}\n---\n"
+        )
+    };
+    let first = endpoints(
+        "[{addresses: [{ip: 10.0.0.1}], ports: [{port: 1}]}, {addresses: [{ip: 10.0.0.2}], ports: [{port: 2}]}]",
+    );
+    let then = endpoints("[{addresses: [{ip: 10.0.0.3}], ports: [{port: 3}]}]");
+    let loaded = load_text(&(first + &then)).unwrap();
+    let id = tracer_policy::model::ObjectRef::new("n", "s");
+    let ports: Vec<_> = loaded
+        .cluster
+        .endpoints_of(&id)
+        .flat_map(|endpoints| &endpoints.ports)
+        .map(|port| port.port)
+        .collect();
+    assert_eq!(ports, [3]);
+}
+
+#[test]
+fn manifests_as_people_write_them_are_read() {
+    let loaded = load_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, creationTimestamp: 2024-01-01T00:00:00Z}\n\
+         spec: {containers: [], volumes: [{name: a, configMap: {name: x, defaultMode: 0644}}]}\n---\n\
+         apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+         metadata: {name: p, creationTimestamp: null}\n\
+         spec: {podSelector: {}, ingress: [{ports: [{port: 8200}, {port: web}]}]}\nstatus: {}\n",
+    )
+    .unwrap();
+    assert_eq!((loaded.used["Pod"], loaded.used["NetworkPolicy"]), (1, 1));
+    assert_eq!(loaded.warnings(), []);
 }
 
 #[test]

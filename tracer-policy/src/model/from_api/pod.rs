@@ -75,7 +75,7 @@ impl TryFrom<&core::Pod> for Pod {
             ports,
             probes,
             workload: workload(object),
-            mounts_api_token: mounts_api_token(spec),
+            mounts_api_token: mounts_api_token(object),
         })
     }
 }
@@ -129,7 +129,7 @@ fn container_probes(
         let at = format!("{at}.{field}");
         let found = match (&probe.http_get, &probe.tcp_socket, &probe.grpc) {
             (Some(get), _, _) => http(reader, &at, get, ports)?,
-            (_, Some(tcp), _) if tcp.host.is_none() => {
+            (_, Some(tcp), _) if tcp.host.as_deref().is_none_or(str::is_empty) => {
                 target(reader, &format!("{at}.tcpSocket.port"), &tcp.port, ports)?
                     .map(|port| (Handler::Tcp, port))
             }
@@ -219,7 +219,7 @@ fn target(
             .iter()
             .find(|port| port.name.as_ref() == Some(text))
             .map(|port| port.port)
-            .or_else(|| text.parse().ok())),
+            .or_else(|| text.parse().ok().filter(|port| *port > 0))),
     }
 }
 
@@ -248,16 +248,29 @@ fn workload(object: &core::Pod) -> Option<Workload> {
     })
 }
 
-/// The API server injects the token volume at admission, so in an object read back it is a volume; in
-/// a manifest only `automountServiceAccountToken` tells, true by default.
-fn mounts_api_token(spec: Option<&core::PodSpec>) -> bool {
-    let Some(spec) = spec else { return false };
-    let token_volume = spec.volumes.iter().flatten().any(|volume| {
+/// Where a token is mounted, whichever kind of volume holds it (a Secret before Kubernetes 1.22).
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The API server mounts the token at admission, by what pod and service account say. So an object that
+/// was read back (it has a uid) shows the outcome; in a manifest only `automountServiceAccountToken`
+/// tells, true by default.
+fn mounts_api_token(object: &core::Pod) -> bool {
+    let Some(spec) = &object.spec else {
+        return false;
+    };
+    let volume = spec.volumes.iter().flatten().any(|volume| {
         volume
             .projected
             .iter()
             .flat_map(|projected| projected.sources.iter().flatten())
             .any(|source| source.service_account_token.is_some())
     });
-    token_volume || spec.automount_service_account_token != Some(false)
+    let mounted = || {
+        let init = spec.init_containers.iter().flatten();
+        init.chain(&spec.containers)
+            .flat_map(|container| container.volume_mounts.iter().flatten())
+            .any(|mount| mount.mount_path == TOKEN_PATH)
+    };
+    let read_back = object.metadata.uid.is_some();
+    volume || mounted() || (!read_back && spec.automount_service_account_token != Some(false))
 }

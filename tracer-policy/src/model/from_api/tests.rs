@@ -82,7 +82,7 @@ fn probes_resolve_their_ports_in_their_own_container_and_leave_out_what_sends_no
                  "readinessProbe": {"grpc": {"port": 90}, "periodSeconds": 3}},
                 {"name": "b",
                  "startupProbe": get(json!("web")),
-                 "livenessProbe": {"tcpSocket": {"port": "8080"}},
+                 "livenessProbe": {"tcpSocket": {"port": "8080", "host": ""}},
                  "readinessProbe": {"httpGet": {"port": 80, "host": "192.0.2.1"}},
                  "lifecycle": {"preStop": {"httpGet": {"port": 70}}}}]}}))
     .unwrap();
@@ -116,6 +116,29 @@ fn probes_resolve_their_ports_in_their_own_container_and_leave_out_what_sends_no
         (&pod.probes[2].handler, pod.probes[2].period_seconds),
         (&Handler::Grpc, 3)
     );
+}
+
+#[test]
+fn a_token_is_mounted_where_the_object_shows_it_or_a_manifest_does_not_refuse_it() {
+    let mounts = |uid: Option<&str>, mut spec: Value| {
+        spec["containers"] = json!([{"name": "c", "volumeMounts": spec["mounts"].take()}]);
+        pod(json!({"metadata": {"name": "p", "namespace": "n", "uid": uid}, "spec": spec}))
+            .unwrap()
+            .mounts_api_token
+    };
+    let projected = json!([{"name": "t", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "token"}}]}}]);
+    let legacy =
+        json!([{"name": "t", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]);
+    assert!(mounts(None, json!({})));
+    assert!(!mounts(
+        None,
+        json!({"automountServiceAccountToken": false})
+    ));
+    // Read back without one: its ServiceAccount refuses it.
+    assert!(!mounts(Some("u"), json!({})));
+    assert!(mounts(Some("u"), json!({"volumes": projected})));
+    assert!(mounts(Some("u"), json!({"mounts": legacy})));
 }
 
 #[test]

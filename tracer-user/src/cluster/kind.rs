@@ -1,0 +1,78 @@
+//! Which objects are read, in which version.
+
+/// A kind that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Namespace,
+    Pod,
+    Node,
+    Service,
+    Endpoints,
+    EndpointSlice,
+    NetworkPolicy,
+}
+
+/// What an object is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It is read.
+    Read(Kind),
+    /// It would be read, were it in another version.
+    Otherwise(Kind),
+    /// It is of no use here.
+    Unused,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Namespace,
+        Self::Pod,
+        Self::Node,
+        Self::Service,
+        Self::Endpoints,
+        Self::EndpointSlice,
+        Self::NetworkPolicy,
+    ];
+
+    /// By `apiVersion` and `kind`. Other groups have kinds of the same names (Knative a Service, Calico
+    /// a NetworkPolicy), which are others.
+    pub(super) fn known(version: &str, kind: &str) -> Known {
+        let Some(known) = Self::ALL.into_iter().find(|known| known.name() == kind) else {
+            return Known::Unused;
+        };
+        let group = |version: &str| {
+            version
+                .split_once('/')
+                .map_or(String::new(), |(group, _)| group.to_owned())
+        };
+        match (known, version) {
+            (_, version) if version == known.version() => Known::Read(known),
+            (Self::EndpointSlice, "discovery.k8s.io/v1beta1") => Known::Read(known),
+            // Where NetworkPolicy came from; gone from the API since 1.16.
+            (Self::NetworkPolicy, "extensions/v1beta1") => Known::Otherwise(known),
+            (_, version) if group(version) == group(known.version()) => Known::Otherwise(known),
+            _ => Known::Unused,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::Node => "Node",
+            Self::Service => "Service",
+            Self::Endpoints => "Endpoints",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+
+    /// The `apiVersion` it is read in.
+    pub(super) const fn version(self) -> &'static str {
+        match self {
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            _ => "v1",
+        }
+    }
+}
