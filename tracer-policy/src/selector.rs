@@ -170,6 +170,7 @@ mod tests {
             ("In", vec![], "s.matchExpressions[0].values"),
             ("NotIn", vec![], "s.matchExpressions[0].values"),
             ("Exists", vec!["a"], "s.matchExpressions[0].values"),
+            ("DoesNotExist", vec!["a"], "s.matchExpressions[0].values"),
             ("Gt", vec!["1"], "s.matchExpressions[0].operator"),
             ("in", vec!["1"], "s.matchExpressions[0].operator"),
         ] {

@@ -179,3 +179,67 @@ fn a_service_is_judged_by_what_stands_behind_it() {
     cluster.remove_service(&service);
     allowed(&cluster, &tcp("a/host", "10.43.0.5", 80));
 }
+
+#[test]
+fn of_several_endpoints_the_gravest_is_shown_and_the_first_of_equals() {
+    // The second endpoint, b/client, is the closed one.
+    let mut cluster = base(&[("b", "podSelector: {}")]);
+    apply(&mut cluster, SERVICE);
+    let verdict = denied(&cluster, &tcp("10.99.0.1", "10.43.0.5", 80));
+    assert_eq!(
+        verdict.ingress.nearest_miss.unwrap().policy.to_string(),
+        "b/p0"
+    );
+    let mut both = base(&[("a", "podSelector: {}"), ("b", "podSelector: {}")]);
+    apply(&mut both, SERVICE);
+    let verdict = denied(&both, &tcp("10.99.0.1", "10.43.0.5", 80));
+    assert_eq!(
+        verdict.ingress.nearest_miss.unwrap().policy.to_string(),
+        "a/p0"
+    );
+}
+
+#[test]
+fn the_note_on_own_nodes_is_for_own_nodes_only() {
+    let cluster = base(&[("a", "podSelector: {}")]);
+    assert_eq!(
+        denied(&cluster, &tcp("10.10.0.11", "a/web", 80))
+            .notes
+            .len(),
+        1
+    );
+    assert_eq!(
+        denied(&cluster, &tcp("10.10.0.12", "a/web", 80)).notes,
+        [""; 0]
+    );
+    assert_eq!(
+        denied(&cluster, &tcp("b/client", "a/web", 80)).notes,
+        [""; 0]
+    );
+    let strict = Profile::K3S.without_exemptions();
+    let own = cluster.evaluate_as(&tcp("10.10.0.11", "a/web", 80), strict);
+    assert_eq!(own.notes, [""; 0]);
+    let open = base(&[("a", "podSelector: {}, ingress: [{}]")]);
+    assert_eq!(
+        allowed(&open, &tcp("10.10.0.11", "a/web", 80)).notes,
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_host_network_pod_has_its_own_address_or_else_its_nodes_internal_one() {
+    let from = |cidr: &str| {
+        let spec =
+            format!("podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: {cidr}}}}}]}}]");
+        base(&[("b", &spec)])
+    };
+    let mut without = from("10.10.0.11/32");
+    let mut host = without.pod("a", "host").unwrap().clone();
+    host.ips.clear();
+    without.apply_pod(host.clone());
+    allowed(&without, &tcp("a/host", "b/client", 1));
+    let mut other = from("10.10.0.21/32");
+    host.ips = vec!["10.10.0.21".parse().unwrap()];
+    other.apply_pod(host);
+    allowed(&other, &tcp("a/host", "b/client", 1));
+}

@@ -188,3 +188,35 @@ fn lookups() {
     let id: End = "a/web".parse().unwrap();
     assert_eq!(id, End::pod("a", "web"));
 }
+
+#[test]
+fn the_nearest_of_several_peers_is_the_first_of_the_nearest() {
+    let miss = |peers: &str| {
+        let cluster = base(&[(
+            "a",
+            &format!("podSelector: {{}}, ingress: [{{from: [{peers}]}}]"),
+        )]);
+        let miss = denied(&cluster, &tcp("b/client", "a/web", 80))
+            .ingress
+            .nearest_miss
+            .unwrap();
+        (miss.failed, miss.item)
+    };
+    let address = "{ipBlock: {cidr: 192.0.2.0/24}}";
+    let other_pod = "{namespaceSelector: {}, podSelector: {matchLabels: {app: x}}}";
+    let here = "{podSelector: {matchLabels: {app: client}}}";
+    let any_here = "{podSelector: {}}";
+    assert_eq!(
+        miss(&[address, other_pod, here].join(", ")),
+        (Failed::Namespace, 2)
+    );
+    assert_eq!(
+        miss(&[here, other_pod, address].join(", ")),
+        (Failed::Namespace, 0)
+    );
+    assert_eq!(miss(&[here, here].join(", ")), (Failed::Namespace, 0));
+    // Naming the very pod comes nearer than naming none.
+    assert_eq!(miss(&[any_here, here].join(", ")), (Failed::Namespace, 1));
+    assert_eq!(miss(&[here, any_here].join(", ")), (Failed::Namespace, 0));
+    assert_eq!(miss(&[any_here, other_pod].join(", ")), (Failed::Peer, 1));
+}
