@@ -1,10 +1,10 @@
 //! The real `tracer watch`, and waiting for what it should show.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use crate::tell;
 
 /// How long anything that must come may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the record is read while nothing is printed.
+const RECORD_INTERVAL: Duration = Duration::from_millis(50);
 
 /// `tracer watch`, running on the node.
 pub(crate) struct Watch {
@@ -100,19 +102,27 @@ impl Watch {
 
     /// Shows what it prints until it has recorded a drop of each of these classes.
     pub(crate) fn show_until(&self, classes: &[&str]) -> Result<()> {
-        let recorded = || -> Result<bool> {
-            let drops = self.drops()?;
-            Ok(classes
-                .iter()
-                .all(|class| drops.iter().any(|drop| drop["class"] == *class)))
-        };
         let deadline = Instant::now() + PATIENCE;
         let mut excerpt = Excerpt::default();
-        while !recorded()? {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
+        loop {
+            let recorded = self.classes()?;
+            if classes.iter().all(|class| recorded.contains(*class)) {
+                break;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "waited {PATIENCE:?} for drops of {classes:?}; those recorded are of {recorded:?}"
+                );
+            }
+            // A drop is printed before it is recorded: no line may follow the one that completes the record.
+            match self.lines.recv_timeout(RECORD_INTERVAL) {
                 Ok(line) => excerpt.show(&line),
-                Err(_) => bail!("waited {PATIENCE:?} for drops of the classes {classes:?}"),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!(
+                        "tracer watch ended before drops of {classes:?}; those recorded are of {recorded:?}"
+                    )
+                }
             }
         }
         // What was recorded may still wait here to be shown.
@@ -121,6 +131,13 @@ impl Watch {
         }
         excerpt.end();
         Ok(())
+    }
+
+    /// The classes of the drops it recorded so far.
+    fn classes(&self) -> Result<BTreeSet<String>> {
+        let drops = self.drops()?;
+        let classes = drops.iter().filter_map(|drop| drop["class"].as_str());
+        Ok(classes.map(str::to_owned).collect())
     }
 
     /// What it recorded so far, whole lines only.
@@ -161,7 +178,12 @@ impl Watch {
                     said.push_str(&text);
                     said.push('\n');
                 }
-                Err(_) => bail!("waited for {what}; it said:\n{said}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("waited {PATIENCE:?} for {what}; it said:\n{said}")
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("waited for {what}, and it ended; it said:\n{said}")
+                }
             }
         }
     }
