@@ -2,11 +2,69 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use tracer_policy::model::{Labels, Pod, Protocol};
 use tracer_policy::{Cluster, Owner};
 
 use crate::decode::Flow;
 use crate::record::{Peer, PeerKind, ServiceInfo};
+
+/// The ranges that pods get their addresses from, as far as Nodes tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodRanges(Vec<IpNet>);
+
+impl PodRanges {
+    /// `spec.podCIDRs` of all nodes.
+    pub fn of(cluster: &Cluster) -> Self {
+        let ranges: Vec<_> = cluster
+            .nodes()
+            .flat_map(|node| &node.pod_cidrs)
+            .map(IpNet::trunc)
+            .collect();
+        // Neighbours merge, so that a large cluster has few.
+        Self(IpNet::aggregate(&ranges))
+    }
+
+    fn contain(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|range| range.contains(&ip))
+    }
+}
+
+/// Whether the cluster's answer to "whose address is this" can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Yes.
+    Yes,
+    /// It is out of a pod range, and no pod that is held has it: newer than the state, or gone.
+    Unheld,
+    /// It is an address that everyone has or nobody: loopback, link-local, multicast.
+    Nobodys,
+}
+
+impl Known {
+    fn of(owner: Owner<'_>, ip: IpAddr, ranges: &PodRanges) -> Self {
+        if !matches!(owner, Owner::External) {
+            Self::Yes
+        } else if is_nobodys(ip) {
+            Self::Nobodys
+        } else if ranges.contain(ip.to_canonical()) {
+            Self::Unheld
+        } else {
+            Self::Yes
+        }
+    }
+}
+
+/// IPv4's link-local range is left out: clouds and node-local caches serve there.
+fn is_nobodys(ip: IpAddr) -> bool {
+    if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
+        return true;
+    }
+    match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
 
 /// Both ends of a packet, with whom the cluster says they are.
 #[derive(Clone, Copy, Debug)]
@@ -15,17 +73,25 @@ pub struct Ends<'a> {
     pub flow: &'a Flow,
     /// Who sent it.
     pub source: Owner<'a>,
+    /// Whether that can be relied on.
+    pub source_known: Known,
     /// Who was to get it.
     pub destination: Owner<'a>,
+    /// Whether that can be relied on.
+    pub destination_known: Known,
 }
 
 impl<'a> Ends<'a> {
     /// Looks both ends up.
-    pub fn of(flow: &'a Flow, cluster: &'a Cluster) -> Self {
+    pub fn of(flow: &'a Flow, cluster: &'a Cluster, ranges: &PodRanges) -> Self {
+        let source = cluster.owner(flow.source);
+        let destination = cluster.owner(flow.destination);
         Self {
             flow,
-            source: cluster.owner(flow.source),
-            destination: cluster.owner(flow.destination),
+            source,
+            source_known: Known::of(source, flow.source, ranges),
+            destination,
+            destination_known: Known::of(destination, flow.destination, ranges),
         }
     }
 
@@ -40,17 +106,36 @@ impl<'a> Ends<'a> {
     }
 
     /// The ends as the record shows them.
-    pub fn peers(&self) -> (Peer, Peer) {
+    pub fn peers(&self, cluster: &Cluster) -> (Peer, Peer) {
         let flow = self.flow;
-        let source = peer(self.source, flow.source, flow.source_port, flow.protocol);
-        let destination = peer(
-            self.destination,
-            flow.destination,
-            flow.destination_port,
-            flow.protocol,
-        );
+        let mut source = peer(self.source, flow.source, flow.source_port);
+        let mut destination = peer(self.destination, flow.destination, flow.destination_port);
+        for (peer, known) in [
+            (&mut source, self.source_known),
+            (&mut destination, self.destination_known),
+        ] {
+            if known != Known::Yes {
+                peer.kind = PeerKind::Unknown;
+            }
+        }
+        // A node's address may be a load balancer's as well (K3s's own announces just these).
+        if matches!(self.destination, Owner::Node(..) | Owner::Service(_)) {
+            destination.service = flow
+                .destination_port
+                .and_then(|port| service(flow.destination, port, flow.protocol, cluster));
+        }
         (source, destination)
     }
+}
+
+fn service(ip: IpAddr, port: u16, protocol: Protocol, cluster: &Cluster) -> Option<ServiceInfo> {
+    let (service, own) = cluster.service_at(ip, port, protocol)?;
+    Some(ServiceInfo {
+        namespace: service.id.namespace.clone(),
+        name: service.id.name.clone(),
+        ip,
+        port: own.port,
+    })
 }
 
 fn pod(owner: Owner<'_>) -> Option<&Pod> {
@@ -75,7 +160,7 @@ pub fn stranger(ip: IpAddr, port: Option<u16>, kind: PeerKind) -> Peer {
     }
 }
 
-fn peer(owner: Owner<'_>, ip: IpAddr, port: Option<u16>, protocol: Protocol) -> Peer {
+fn peer(owner: Owner<'_>, ip: IpAddr, port: Option<u16>) -> Peer {
     match owner {
         Owner::Pod(pod) => Peer {
             namespace: Some(pod.id.namespace.clone()),
@@ -89,22 +174,7 @@ fn peer(owner: Owner<'_>, ip: IpAddr, port: Option<u16>, protocol: Protocol) -> 
             node: Some(node.name.clone()),
             ..stranger(ip, port, PeerKind::Node)
         },
-        Owner::Service(service) => {
-            let known = service
-                .ports
-                .iter()
-                .find(|own| Some(own.port) == port && own.protocol == protocol)
-                .map(|own| ServiceInfo {
-                    namespace: service.id.namespace.clone(),
-                    name: service.id.name.clone(),
-                    ip,
-                    port: own.port,
-                });
-            Peer {
-                service: known,
-                ..stranger(ip, port, PeerKind::Service)
-            }
-        }
+        Owner::Service(_) => stranger(ip, port, PeerKind::Service),
         Owner::External => stranger(ip, port, PeerKind::External),
     }
 }

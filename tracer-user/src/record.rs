@@ -95,13 +95,16 @@ pub enum Class {
     CloudMetadata,
     /// ICMP that carries errors or neighbour discovery.
     IcmpControl,
+    /// Part of a connection that policies allow, dropped by netfilter: connection tracking does not
+    /// know it, or no longer.
+    ConntrackInvalid,
     /// One end is neither pod nor node.
     External,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::KubeletProbe,
         Self::ApiserverEgress,
         Self::Dns,
@@ -110,6 +113,7 @@ impl Class {
         Self::PodToPod,
         Self::CloudMetadata,
         Self::IcmpControl,
+        Self::ConntrackInvalid,
         Self::External,
     ];
 
@@ -124,6 +128,7 @@ impl Class {
             Self::PodToPod => "pod-to-pod",
             Self::CloudMetadata => "cloud-metadata",
             Self::IcmpControl => "icmp-control",
+            Self::ConntrackInvalid => "conntrack-invalid",
             Self::External => "external",
         }
     }

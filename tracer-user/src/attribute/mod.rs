@@ -10,21 +10,27 @@ use tracer_policy::model::{Handler, Probe, ProbeKind};
 
 use crate::classify::{self, Classified};
 use crate::decode::{Action, Flow, Hook, Icmp, RawDrop};
-use crate::enrich::{Ends, stranger};
+use crate::enrich::{Ends, PodRanges, stranger};
 use crate::explain::explain;
-use crate::record::{Drop, DropAction, DropInfo, IcmpHeader, Peer, PeerKind, ProbeInfo};
+use crate::record::{Class, Drop, DropAction, DropInfo, IcmpHeader, Peer, PeerKind, ProbeInfo};
 
 /// Knows the node and, where there is one, the cluster.
 #[derive(Clone, Debug)]
 pub struct Attributor {
     node: String,
     cluster: Option<Arc<Cluster>>,
+    ranges: PodRanges,
 }
 
 impl Attributor {
     /// `cluster`: `None` leaves addresses as they are.
-    pub const fn new(node: String, cluster: Option<Arc<Cluster>>) -> Self {
-        Self { node, cluster }
+    pub fn new(node: String, cluster: Option<Arc<Cluster>>) -> Self {
+        let ranges = cluster.as_deref().map(PodRanges::of).unwrap_or_default();
+        Self {
+            node,
+            cluster,
+            ranges,
+        }
     }
 
     /// Attributes a drop that happened at `time` on this node.
@@ -33,8 +39,8 @@ impl Attributor {
         let (Some(flow), Some(cluster)) = (&raw.flow, &self.cluster) else {
             return drop;
         };
-        let ends = Ends::of(flow, cluster);
-        let (source, destination) = ends.peers();
+        let ends = Ends::of(flow, cluster, &self.ranges);
+        let (source, destination) = ends.peers(cluster);
         drop.source = Some(source);
         drop.destination = Some(destination);
         let explained = explain(raw, &ends, cluster);
@@ -45,12 +51,18 @@ impl Attributor {
             },
             |explained| explained.reply,
         );
-        let policy = explained.map(|explained| explained.policy);
-        let Classified { class, probe } = classify::classify(&ends, reply, cluster);
+        let Classified { mut class, probe } = classify::classify(&ends, reply, cluster);
+        if explained
+            .as_ref()
+            .is_some_and(|explained| classify::is_conntrack_invalid(raw, explained))
+        {
+            class = Some(Class::ConntrackInvalid);
+        }
         drop.class = class;
         drop.probe = probe.map(probe_info);
         drop.symptom = classify::symptom(flow, raw.action, class, probe);
-        drop.hint = classify::hint(&ends, reply, class, policy.as_ref(), cluster);
+        drop.hint = classify::hint(&ends, class, explained.as_ref(), cluster);
+        let policy = explained.map(|explained| explained.policy);
         drop.direction = policy.as_ref().and_then(|policy| policy.direction);
         drop.policy = policy;
         drop

@@ -281,3 +281,275 @@ fn a_record_attributed_again_is_the_same() {
     );
     assert_eq!(attributor().again(&bare), drop);
 }
+
+fn icmp(from: &str, to: &str, kind: u8) -> Flow {
+    Flow {
+        protocol: Protocol::Icmp,
+        source_port: None,
+        destination_port: None,
+        tcp_flags: None,
+        icmp: Some(Icmp { kind, code: 0 }),
+        ..tcp((from, 0), (to, 0), 0)
+    }
+}
+
+fn judged(drop: &Drop) -> (PolicyVerdict, Grade, Option<Direction>) {
+    let policy = drop.policy.as_ref().unwrap();
+    (policy.verdict, policy.grade, policy.direction)
+}
+
+#[test]
+fn an_answer_over_udp_is_judged_by_its_question() {
+    // coredns answers vault-0: what denies it is the question, not a missing rule for port 40000.
+    let drop = drop_of(
+        udp(("10.42.1.2", 53), ("10.42.1.10", 40000)),
+        Hook::Netfilter,
+    );
+    assert_eq!(drop.class, Some(Class::Dns));
+    assert_eq!(
+        judged(&drop),
+        (
+            PolicyVerdict::Denied,
+            Grade::Likely,
+            Some(Direction::Egress)
+        )
+    );
+    assert_eq!(
+        drop.hint.unwrap(),
+        "allow egress to kube-system/coredns on UDP 53 and TCP 53"
+    );
+    // Nothing declares the port, but a client's port tells.
+    let drop = drop_of(
+        udp(("203.0.113.9", 123), ("10.42.1.10", 40000)),
+        Hook::Netfilter,
+    );
+    assert_eq!(judged(&drop).2, Some(Direction::Egress));
+    let drop = drop_of(
+        udp(("203.0.113.9", 40000), ("10.42.1.10", 123)),
+        Hook::Netfilter,
+    );
+    assert_eq!(
+        judged(&drop),
+        (
+            PolicyVerdict::Denied,
+            Grade::Proven,
+            Some(Direction::Ingress)
+        )
+    );
+}
+
+#[test]
+fn the_middle_of_a_connection_is_read_from_who_listens() {
+    // vault-0 answers a probe of its node.
+    let drop = drop_of(
+        tcp(("10.42.1.10", 8200), ("10.42.1.1", 40000), ACK),
+        Hook::TcIngress,
+    );
+    assert_eq!(drop.class, Some(Class::KubeletProbe));
+    assert_eq!(
+        judged(&drop),
+        (
+            PolicyVerdict::Denied,
+            Grade::Likely,
+            Some(Direction::Ingress)
+        )
+    );
+    assert_eq!(
+        drop.hint.unwrap(),
+        "allow ingress from the node's own address 10.42.1.1/32 on TCP 8200 (ipBlock)"
+    );
+    // A connection cut in the middle by a new policy.
+    let drop = drop_of(
+        tcp(("10.42.1.10", 40000), ("192.168.1.100", 6443), ACK),
+        Hook::TcIngress,
+    );
+    assert_eq!(drop.class, Some(Class::ApiserverEgress));
+    assert_eq!(
+        judged(&drop),
+        (
+            PolicyVerdict::Denied,
+            Grade::Likely,
+            Some(Direction::Egress)
+        )
+    );
+    assert_eq!(drop.symptom.unwrap(), "net/http: TLS handshake timeout");
+}
+
+#[test]
+fn an_egress_only_policy_is_not_cleared_by_reading_the_packet_backwards() {
+    let text = "apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: n}, status: {podIP: 10.42.1.5, phase: Running}}
+- apiVersion: networking.k8s.io/v1
+  kind: NetworkPolicy
+  metadata: {name: no-egress, namespace: n}
+  spec: {podSelector: {}, policyTypes: [Egress]}
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    std::fs::write(&file, text).unwrap();
+    let cluster = Arc::new(crate::cluster::load(&file).unwrap().cluster);
+    let attributor = Attributor::new("node-a".into(), Some(cluster));
+    let drop =
+        |flow: Flow| attributor.attribute(&raw(flow, Hook::TcIngress), Timestamp::UNIX_EPOCH);
+    let cut = drop(tcp(("10.42.1.5", 40000), ("192.0.2.1", 443), ACK));
+    assert_eq!(
+        judged(&cut),
+        (
+            PolicyVerdict::Denied,
+            Grade::Likely,
+            Some(Direction::Egress)
+        )
+    );
+    let answer = drop(tcp(("10.42.1.5", 8080), ("192.0.2.1", 40000), ACK));
+    assert_eq!(judged(&answer).0, PolicyVerdict::Allowed, "ingress is open");
+}
+
+#[test]
+fn an_address_of_the_pods_range_that_no_pod_has_is_nobodys_fault() {
+    // A pod newer than the cluster state: a rule may well select it.
+    let drop = drop_of(
+        tcp(("10.42.1.77", 40000), ("10.42.1.10", 8200), SYN),
+        Hook::TcEgress,
+    );
+    assert_eq!(drop.source.as_ref().unwrap().kind, PeerKind::Unknown);
+    assert_eq!(drop.class, None);
+    assert_eq!(
+        judged(&drop),
+        (
+            PolicyVerdict::Denied,
+            Grade::Likely,
+            Some(Direction::Ingress)
+        )
+    );
+    assert!(
+        drop.hint
+            .unwrap()
+            .contains("no pod known here has 10.42.1.77")
+    );
+    // And it may be isolated: no disagreement either.
+    let drop = drop_of(
+        tcp(("10.42.1.2", 40000), ("10.42.1.77", 8200), SYN),
+        Hook::TcEgress,
+    );
+    assert_eq!(drop.policy.unwrap().verdict, PolicyVerdict::Unknown);
+}
+
+#[test]
+fn addresses_that_everyone_has_are_no_strangers() {
+    let drop = drop_of(
+        tcp(("127.0.0.1", 40000), ("127.0.0.1", 8200), SYN),
+        Hook::Netfilter,
+    );
+    assert_eq!(drop.source.unwrap().kind, PeerKind::Unknown);
+    assert_eq!((drop.class, drop.policy), (None, None));
+    let drop = drop_of(
+        udp(("10.42.1.10", 5353), ("224.0.0.251", 5353)),
+        Hook::TcIngress,
+    );
+    assert_eq!(drop.destination.unwrap().kind, PeerKind::Unknown);
+}
+
+#[test]
+fn only_hooks_that_enforce_policies_prove_anything() {
+    let api = || tcp(("10.42.1.10", 40000), ("192.168.1.100", 6443), SYN);
+    for hook in [
+        Hook::Netfilter,
+        Hook::TcIngress,
+        Hook::Xdp,
+        Hook::CgroupEgress,
+    ] {
+        assert_eq!(judged(&drop_of(api(), hook)).1, Grade::Proven, "{hook:?}");
+    }
+    for hook in [Hook::Security, Hook::SocketFilter] {
+        assert_eq!(judged(&drop_of(api(), hook)).1, Grade::Likely, "{hook:?}");
+    }
+    // Seen where the receiver's side is enforced, though the sender's denies it.
+    assert_eq!(judged(&drop_of(api(), Hook::TcEgress)).1, Grade::Likely);
+}
+
+#[test]
+fn icmp_is_read_by_its_type() {
+    // vault-1 answers a ping that policies allow.
+    let drop = drop_of(icmp("10.42.1.11", "10.42.1.10", 0), Hook::TcEgress);
+    assert_eq!(judged(&drop).0, PolicyVerdict::Allowed);
+    // An answer to a ping that they deny.
+    let drop = drop_of(icmp("192.0.2.1", "10.42.1.10", 0), Hook::TcEgress);
+    assert_eq!(judged(&drop).2, Some(Direction::Egress));
+    // An error belongs to a flow that is not looked at.
+    let drop = drop_of(icmp("192.168.1.100", "10.42.1.10", 3), Hook::TcEgress);
+    assert_eq!(drop.class, Some(Class::IcmpControl));
+    assert_eq!(judged(&drop).1, Grade::Likely);
+}
+
+#[test]
+fn netfilter_losing_an_allowed_connection_is_no_disagreement() {
+    let answer = || tcp(("10.42.1.11", 8200), ("10.42.1.10", 40000), ACK);
+    let drop = drop_of(answer(), Hook::Netfilter);
+    assert_eq!(drop.class, Some(Class::ConntrackInvalid));
+    assert!(drop.hint.unwrap().starts_with("not a policy"));
+    let drop = drop_of(answer(), Hook::TcEgress);
+    assert_eq!(drop.class, Some(Class::PodToPod));
+    let opening = tcp(("10.42.1.11", 40000), ("10.42.1.10", 8200), SYN);
+    assert_eq!(
+        drop_of(opening, Hook::Netfilter).class,
+        Some(Class::PodToPod)
+    );
+}
+
+#[test]
+fn an_unknown_verdict_says_why() {
+    let drop = drop_of(
+        tcp(("10.42.1.10", 40000), ("10.43.0.10", 9999), SYN),
+        Hook::TcIngress,
+    );
+    assert_eq!(judged(&drop).0, PolicyVerdict::Unknown);
+    assert_eq!(
+        drop.hint.unwrap(),
+        "10.43.0.10 is the address of Service kube-system/kube-dns, which does not serve port 9999/TCP"
+    );
+}
+
+#[test]
+fn dns_behind_a_target_port_of_its_own_and_probes_at_the_pods_first_address_only() {
+    let text = "apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Node, metadata: {name: node-a}, spec: {podCIDRs: [10.42.1.0/24, fd00:42:1::/64]}}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: dns, namespace: n}
+  spec:
+    nodeName: node-a
+    containers: [{name: c, readinessProbe: {tcpSocket: {port: 1053}}}]
+  status: {phase: Running, podIPs: [{ip: 10.42.1.2}, {ip: 'fd00:42:1::2'}]}
+- {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: n}, status: {podIP: 10.42.1.5, phase: Running}}
+- {apiVersion: v1, kind: Service, metadata: {name: dns, namespace: n},
+   spec: {clusterIP: 10.43.0.9, ports: [{name: dns, port: 53, protocol: UDP}, {name: admin, port: 9000, protocol: UDP}]}}
+- {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,
+   metadata: {name: dns-1, namespace: n, labels: {kubernetes.io/service-name: dns}},
+   endpoints: [{addresses: [10.42.1.2]}],
+   ports: [{name: dns, port: 1053, protocol: UDP}, {name: admin, port: 9001, protocol: UDP}]}
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    std::fs::write(&file, text).unwrap();
+    let cluster = Arc::new(crate::cluster::load(&file).unwrap().cluster);
+    let attributor = Attributor::new("node-a".into(), Some(cluster));
+    let class = |flow: Flow| {
+        attributor
+            .attribute(&raw(flow, Hook::TcIngress), Timestamp::UNIX_EPOCH)
+            .class
+    };
+    let to_dns = |port| class(udp(("10.42.1.5", 40000), ("10.42.1.2", port)));
+    assert_eq!(to_dns(1053), Some(Class::Dns));
+    assert_eq!(to_dns(9001), Some(Class::PodToPod), "another port of it");
+    let probe = |from, to| class(tcp((from, 40000), (to, 1053), SYN));
+    assert_eq!(probe("10.42.1.1", "10.42.1.2"), Some(Class::KubeletProbe));
+    assert_eq!(
+        probe("fd00:42:1::1", "fd00:42:1::2"),
+        Some(Class::NodeToPod),
+        "the kubelet probes the first address"
+    );
+}

@@ -7,21 +7,27 @@ use ipnet::IpNet;
 use tracer_policy::model::{ObjectRef, Protocol};
 use tracer_policy::{Cluster, Owner};
 
-use crate::enrich::Ends;
-use crate::record::{Class, Direction, PolicyInfo, PolicyVerdict};
+use crate::enrich::{Ends, Known};
+use crate::explain::Explanation;
+use crate::record::{Class, Direction, PolicyVerdict};
 
 /// What to do about a drop, right for its class.
 pub fn hint(
     ends: &Ends<'_>,
-    reply: bool,
     class: Option<Class>,
-    policy: Option<&PolicyInfo>,
+    explained: Option<&Explanation>,
     cluster: &Cluster,
 ) -> Option<String> {
     match class {
         Some(Class::CloudMetadata) => {
             return Some(
                 "leave it blocked unless the pod really needs the cloud's metadata".into(),
+            );
+        }
+        Some(Class::ConntrackInvalid) => {
+            return Some(
+                "not a policy: conntrack lost this connection (see nf_conntrack_tcp_be_liberal)"
+                    .into(),
             );
         }
         Some(Class::IcmpControl) => {
@@ -31,9 +37,22 @@ pub fn hint(
         }
         _ => {}
     }
-    let policy = policy?;
+    let Explanation {
+        policy,
+        reply,
+        reason,
+    } = explained?;
+    let unheld = [
+        (ends.source_known, ends.flow.source),
+        (ends.destination_known, ends.flow.destination),
+    ];
+    if let Some((_, ip)) = unheld.iter().find(|(known, _)| *known == Known::Unheld) {
+        return Some(format!(
+            "no pod known here has {ip}, an address of the pods' range: refresh --cluster"
+        ));
+    }
     match policy.verdict {
-        PolicyVerdict::Unknown => return None,
+        PolicyVerdict::Unknown => return reason.clone(),
         PolicyVerdict::Allowed => {
             return Some(
                 "no policy denies this: look for a stale rule, a CNI bug or a host firewall".into(),
@@ -42,7 +61,7 @@ pub fn hint(
         PolicyVerdict::Denied => {}
     }
     let flow = ends.flow;
-    let (client, server) = if reply {
+    let (client, server) = if *reply {
         (
             Named::of(ends.destination, flow.destination, None),
             Named::of(ends.source, flow.source, flow.source_port),

@@ -9,17 +9,18 @@ pub use symptom::symptom;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tracer_policy::model::{Probe, Protocol};
+use tracer_policy::model::{ObjectRef, Probe, Protocol};
 use tracer_policy::{Cluster, Owner};
 
-use crate::decode::Flow;
-use crate::enrich::Ends;
-use crate::record::Class;
+use crate::decode::{Flow, Hook, RawDrop};
+use crate::enrich::{Ends, Known};
+use crate::explain::Explanation;
+use crate::record::{Class, PolicyVerdict};
 
 /// A flow's class, and the probe it belongs to where it is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classified<'a> {
-    /// The class; `None` between nodes, which is no traffic of pods.
+    /// The class; `None` between nodes, which is no traffic of pods, and where an end is not known.
     pub class: Option<Class>,
     /// For a kubelet probe: which.
     pub probe: Option<&'a Probe>,
@@ -37,11 +38,8 @@ const NODE_LOCAL_DNS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 25, 10)),
 ];
 
-/// The port DNS is served at, before any translation.
+/// The port a Service serves DNS at; the pods behind it may use another (`OpenShift`'s 5353).
 const DNS: u16 = 53;
-
-/// The ports DNS pods serve at: that of `CoreDNS`, that of `OpenShift`.
-const DNS_TARGETS: [u16; 2] = [DNS, 5353];
 
 /// Classifies a packet; `reply` turns it round, so that an answer has the class of its question.
 pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Classified<'a> {
@@ -78,6 +76,12 @@ pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Class
     }
     if way.is_dns(cluster) {
         return class(Class::Dns);
+    }
+    if ends.source_known != Known::Yes || ends.destination_known != Known::Yes {
+        return Classified {
+            class: None,
+            probe: None,
+        };
     }
     match (way.client, way.server) {
         (Owner::Node(node, _), Owner::Pod(pod)) => match probe::of(node, pod, &way) {
@@ -137,18 +141,48 @@ impl Way<'_> {
         }
         let serves_dns = |id| {
             cluster.service(id).is_some_and(|service| {
-                service
-                    .ports
-                    .iter()
-                    .any(|own| own.port == DNS && own.protocol == self.protocol)
+                service.ports.iter().any(|own| {
+                    own.port == DNS
+                        && own.protocol == self.protocol
+                        && leads_to(cluster, id, &own.name, self.server_ip, port, self.protocol)
+                })
             })
         };
-        DNS_TARGETS.contains(&port)
-            && cluster
-                .services_behind(self.server_ip, port, self.protocol)
-                .into_iter()
-                .any(serves_dns)
+        cluster
+            .services_behind(self.server_ip, port, self.protocol)
+            .into_iter()
+            .any(serves_dns)
     }
+}
+
+/// Whether the port of that name of a Service leads to this address and port.
+fn leads_to(
+    cluster: &Cluster,
+    service: &ObjectRef,
+    name: &str,
+    ip: IpAddr,
+    port: u16,
+    protocol: Protocol,
+) -> bool {
+    cluster.endpoints_of(service).any(|slice| {
+        slice
+            .ports
+            .iter()
+            .any(|own| own.name == name && own.port == port && own.protocol == protocol)
+            && slice.endpoints.iter().any(|endpoint| endpoint.ip == ip)
+    })
+}
+
+/// Whether netfilter dropped part of a connection that policies allow.
+///
+/// kube-router and Calico drop what conntrack calls INVALID before any policy is asked: stragglers of a
+/// closed connection, packets that took another way than the first. That is no disagreement between
+/// API and node.
+pub fn is_conntrack_invalid(raw: &RawDrop, explained: &Explanation) -> bool {
+    let flags = raw.flow.as_ref().and_then(|flow| flow.tcp_flags);
+    raw.hook == Some(Hook::Netfilter)
+        && flags.is_some_and(|flags| !flags.is_initial_syn())
+        && explained.policy.verdict == PolicyVerdict::Allowed
 }
 
 /// ICMP that reports errors or keeps links alive: destination unreachable (path MTU among it), time

@@ -13,6 +13,9 @@ pub fn symptom(
     class: Option<Class>,
     probe: Option<&Probe>,
 ) -> Option<String> {
+    if is_neighbour_discovery(flow) {
+        return Some("IPv6 neighbours are not found: no route to host".to_owned());
+    }
     if class == Some(Class::IcmpControl) {
         return Some(
             "large packets vanish or errors come late (path MTU, time exceeded)".to_owned(),
@@ -44,6 +47,14 @@ pub fn symptom(
         ProbeKind::Lifecycle => "lifecycle hook failed",
     };
     Some(format!("{kind}: {outcome}"))
+}
+
+/// Router and neighbour solicitation, advertisement and redirect (RFC 4861).
+fn is_neighbour_discovery(flow: &Flow) -> bool {
+    flow.protocol == Protocol::Icmpv6
+        && flow
+            .icmp
+            .is_some_and(|icmp| (133..=137).contains(&icmp.kind))
 }
 
 fn tcp(flow: &Flow, action: Option<Action>, class: Option<Class>, probe: bool) -> &'static str {

@@ -97,6 +97,15 @@ fn symptoms_are_the_words_people_search_for() {
         );
     }
     assert_eq!(
+        symptom(
+            &flow(Protocol::Icmpv6, Some((135, 0)), 0),
+            None,
+            Some(Class::IcmpControl),
+            None
+        ),
+        Some("IPv6 neighbours are not found: no route to host".to_owned())
+    );
+    assert_eq!(
         symptom(&flow(Protocol::Other(47), None, 0), None, None, None),
         None
     );

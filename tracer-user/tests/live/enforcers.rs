@@ -152,11 +152,13 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             symptom: symptom.to_owned(),
             hint: denied.hint,
         };
+    // A kubelet probes `status.podIP` alone, which is the IPv4 one here.
+    let probes = family == Family::V4;
     let icmp = icmp(family);
     let from_vault = |protocol| vault_0(pod, Port::sender(protocol));
     vec![
         Case {
-            name: "the kubelet's probe",
+            name: "a request from the node at the probe's port",
             from: lab.node(),
             to: to_vault,
             event: event(
@@ -166,14 +168,29 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                 &to_pod,
                 Denied {
                     direction: "ingress",
-                    class: "kubelet-probe",
+                    class: if probes {
+                        "kubelet-probe"
+                    } else {
+                        "node-to-pod"
+                    },
                     got: by_selector("node-1", kubelet),
-                    hint: format!(
-                        "allow ingress from the node's own address {} on TCP 8200 (ipBlock)",
-                        alone(kubelet)
-                    ),
+                    hint: if probes {
+                        format!(
+                            "allow ingress from the node's own address {} on TCP 8200 (ipBlock)",
+                            alone(kubelet)
+                        )
+                    } else {
+                        format!(
+                            "allow ingress from {} (ipBlock) on TCP 8200",
+                            alone(kubelet)
+                        )
+                    },
                 },
-                "liveness probe failed: context deadline exceeded",
+                if probes {
+                    "liveness probe failed: context deadline exceeded"
+                } else {
+                    "i/o timeout"
+                },
             ),
         },
         Case {

@@ -170,7 +170,8 @@ impl<'a> Way<'a> {
                 format!("allow egress to {} (ipBlock){on}", alone(to)),
             ),
             Hook::Output => {
-                let probe = protocol == Protocol::Tcp;
+                // A kubelet probes `status.podIP` alone, which is the IPv4 one here.
+                let probe = protocol == Protocol::Tcp && case.family == Family::V4;
                 let hint = if probe {
                     format!(
                         "allow ingress from the node's own address {}{on} (ipBlock)",

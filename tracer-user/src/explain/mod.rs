@@ -1,13 +1,16 @@
 //! What the policies say of a dropped packet.
 
+mod reading;
+
 use tracer_policy::{
     Cluster, Direction as Side, End, Flow as PolicyFlow, NearestMiss, Outcome, PolicyRef, Profile,
     SideVerdict, Verdict,
 };
 
 use crate::decode::{Flow, Hook, RawDrop};
-use crate::enrich::Ends;
+use crate::enrich::{Ends, Known};
 use crate::record::{self, Direction, Grade, PolicyInfo, PolicyVerdict};
+use reading::Reading;
 
 /// What was found, and which way round the packet's flow is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Explanation {
     pub policy: PolicyInfo,
     /// Whether the packet answers a flow, as far as can be told.
     pub reply: bool,
+    /// Why the verdict is unknown, where it is.
+    pub reason: Option<String>,
 }
 
 /// Judges a packet; `None` where no policy has a say because neither end is a pod.
@@ -23,7 +28,7 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
     if ends.source_pod().is_none() && ends.destination_pod().is_none() {
         return None;
     }
-    let judged = Judged::of(raw.hook, ends.flow, cluster);
+    let judged = Judged::of(raw.hook, ends, cluster);
     let evidence = seen_at(raw.hook);
     let verdict = &judged.verdict;
     let denies = |side: Side| {
@@ -50,11 +55,16 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
         Some(Direction::Egress) => Some(&verdict.egress),
         None => None,
     };
+    // A pod that the cluster state does not hold may be one that a rule lets through, or one that other
+    // policies isolate.
+    let stranger = ends.source_known == Known::Unheld || ends.destination_known == Known::Unheld;
     let (outcome, grade) = match verdict.verdict {
+        Outcome::Denied if stranger => (PolicyVerdict::Denied, Grade::Likely),
         Outcome::Denied => (
             PolicyVerdict::Denied,
             judged.grade(raw.hook, direction, evidence),
         ),
+        Outcome::Allowed if stranger => (PolicyVerdict::Unknown, Grade::Unexplained),
         Outcome::Allowed => (PolicyVerdict::Allowed, Grade::Unexplained),
         Outcome::Unknown => (PolicyVerdict::Unknown, Grade::Unexplained),
     };
@@ -72,6 +82,7 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
                 .map(miss),
         },
         reply: judged.reply,
+        reason: verdict.reason.clone(),
     })
 }
 
@@ -79,33 +90,39 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
 struct Judged {
     verdict: Verdict,
     reply: bool,
-    /// Another reading of the packet was possible and says the same.
+    /// Something else may have dropped it all the same.
     doubtful: bool,
     /// The dataplane is known to let such traffic through whatever policies say, and it died.
     exempt: bool,
 }
 
 impl Judged {
-    fn of(hook: Option<Hook>, flow: &Flow, cluster: &Cluster) -> Self {
+    fn of(hook: Option<Hook>, ends: &Ends<'_>, cluster: &Cluster) -> Self {
+        let flow = ends.flow;
         let own = cluster.profile();
         // Exemptions are what a dataplane lets through; this packet it did not.
         let strict = own.without_exemptions();
-        let forward = || judge(flow, false, cluster, strict);
-        let backward = || judge(flow, true, cluster, strict);
-        let (verdict, reply, doubtful) = match flow.tcp_flags {
-            Some(flags) if flags.is_initial_syn() => (forward(), false, false),
-            Some(flags) if flags.is_syn_ack() => (backward(), true, false),
-            // In the middle of a connection: it belongs to whichever way round is allowed.
-            Some(_) => match (forward(), backward()) {
+        let judged = |reply| judge(flow, reply, cluster, strict);
+        // An established connection passes, policies or not, where the dataplane keeps track of it. That
+        // this packet did not has a second cause: a new policy, or a state that was lost.
+        let midway = flow
+            .tcp_flags
+            .is_some_and(|flags| !flags.is_initial_syn() && !flags.is_syn_ack());
+        let (verdict, reply, doubtful) = match reading::of(ends, cluster) {
+            Reading::Question => (judged(false), false, midway),
+            // The question got through, so its answer should.
+            Reading::Answer => (judged(true), true, true),
+            Reading::Aside => (judged(false), false, true),
+            // It belongs to whichever way round is allowed.
+            Reading::Unclear => match (judged(false), judged(true)) {
                 (forward, backward) if forward.is_denied() && !backward.is_denied() => {
-                    (backward, true, false)
+                    (backward, true, true)
                 }
                 (forward, backward) => {
-                    let doubtful = forward.is_denied() && backward.is_denied();
+                    let doubtful = midway || !backward.is_denied();
                     (forward, false, doubtful)
                 }
             },
-            None => (forward(), false, false),
         };
         let exempt = verdict.is_denied()
             && strict != own
@@ -126,7 +143,7 @@ impl Judged {
         evidence: Option<Direction>,
     ) -> Grade {
         let contradicted = !self.reply && evidence.is_some() && evidence != direction;
-        if hook.is_none() || self.doubtful || self.exempt || contradicted {
+        if !enforces(hook) || self.doubtful || self.exempt || contradicted {
             Grade::Likely
         } else {
             Grade::Proven
@@ -147,6 +164,17 @@ fn judge(flow: &Flow, reply: bool, cluster: &Cluster, profile: Profile) -> Verdi
         protocol: flow.protocol,
     };
     cluster.evaluate_as(&flow, profile)
+}
+
+/// Whether policies are enforced at such a hook. A security module or a socket's own filter has rules
+/// of its own.
+const fn enforces(hook: Option<Hook>) -> bool {
+    match hook {
+        Some(
+            Hook::Netfilter | Hook::TcIngress | Hook::TcEgress | Hook::Xdp | Hook::CgroupEgress,
+        ) => true,
+        Some(Hook::SocketFilter | Hook::Security) | None => false,
+    }
 }
 
 /// Whose side a tc hook is on: programs sit on the host's end of a pod's interface, where what the pod

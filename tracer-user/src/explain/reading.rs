@@ -1,0 +1,73 @@
+//! Which way round a packet's flow is: does it ask, or does it answer?
+
+use std::net::IpAddr;
+
+use tracer_policy::model::Protocol;
+use tracer_policy::{Cluster, Owner};
+
+use crate::enrich::Ends;
+
+/// The lowest port that a kernel gives a client by itself (`net.ipv4.ip_local_port_range`).
+const FIRST_EPHEMERAL: u16 = 32768;
+
+/// Which way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// It goes to who serves.
+    Question,
+    /// It comes from who serves.
+    Answer,
+    /// It may be either.
+    Unclear,
+    /// It reports on another flow, or keeps a link alive: neither.
+    Aside,
+}
+
+/// Reads TCP flags and ICMP types first, then what is declared to listen, then who has a client's port.
+pub(super) fn of(ends: &Ends<'_>, cluster: &Cluster) -> Reading {
+    let flow = ends.flow;
+    match (flow.tcp_flags, flow.icmp.map(|icmp| icmp.kind)) {
+        (Some(flags), _) if flags.is_initial_syn() => return Reading::Question,
+        (Some(flags), _) if flags.is_syn_ack() => return Reading::Answer,
+        // Echo request and reply of either family.
+        (_, Some(8 | 128)) => return Reading::Question,
+        (_, Some(0 | 129)) => return Reading::Answer,
+        (_, Some(_)) => return Reading::Aside,
+        _ => {}
+    }
+    let (Some(source), Some(destination)) = (flow.source_port, flow.destination_port) else {
+        return Reading::Question;
+    };
+    let protocol = flow.protocol;
+    let answers = serves(ends.source, flow.source, source, protocol, cluster);
+    let asks = serves(
+        ends.destination,
+        flow.destination,
+        destination,
+        protocol,
+        cluster,
+    );
+    match (asks, answers) {
+        (true, false) => Reading::Question,
+        (false, true) => Reading::Answer,
+        _ if source < FIRST_EPHEMERAL && destination >= FIRST_EPHEMERAL => Reading::Answer,
+        _ if destination < FIRST_EPHEMERAL && source >= FIRST_EPHEMERAL => Reading::Question,
+        _ => Reading::Unclear,
+    }
+}
+
+/// Whether something is declared to listen there: a container port or probe, a Service, an endpoint.
+fn serves(owner: Owner<'_>, ip: IpAddr, port: u16, protocol: Protocol, cluster: &Cluster) -> bool {
+    if let Owner::Pod(pod) = owner {
+        let declared = pod
+            .ports
+            .iter()
+            .any(|own| own.port == port && own.protocol == protocol);
+        let probed = || protocol == Protocol::Tcp && pod.probes.iter().any(|own| own.port == port);
+        if declared || probed() {
+            return true;
+        }
+    }
+    cluster.service_at(ip, port, protocol).is_some()
+        || !cluster.services_behind(ip, port, protocol).is_empty()
+}
