@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -14,12 +15,13 @@ pub(crate) struct Lock {
 impl Lock {
     /// Waits for the lab that is alive to end, and says so where it has to wait.
     pub(crate) fn acquire() -> Result<Self> {
-        let path = std::env::temp_dir().join("tracer-lab.lock");
+        // Root's own folder: in a sticky one, `fs.protected_regular` keeps root from another's file.
+        let path = Path::new("/run/tracer-lab.lock");
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(&path)
+            .open(path)
             .with_context(|| format!("cannot open the lab's lock file {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}

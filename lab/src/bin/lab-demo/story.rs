@@ -15,6 +15,12 @@ use crate::{Arguments, Shape, tell};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let files = Files::prepare(&arguments.out)?;
+    let told = tell_all(arguments, &files);
+    files.give_back()?;
+    told
+}
+
+fn tell_all(arguments: &Arguments, files: &Files) -> Result<()> {
     let tracer = arguments.tracer.as_path();
     let shape = arguments.enforcer;
 
@@ -73,9 +79,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 
     tell::chapter(5, "Why, and what lets it through");
-    explain(tracer, &files, "vault/vault-0", "192.168.1.100", 6443)?;
+    explain(tracer, files, "vault/vault-0", "192.168.1.100", 6443)?;
     tell::command("tracer suggest --cluster cluster.yaml --input drops.jsonl");
-    let suggested = suggest(tracer, &files)?;
+    let suggested = suggest(tracer, files)?;
     tell::shown(&suggested);
     let cure = Policies::parse(&suggested).context("the suggested policy is not valid")?;
 
@@ -108,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     differences(shape);
     tell::say(&format!("\nThe recorded drops: {}", files.drops.display()));
-    files.give_back()
+    Ok(())
 }
 
 /// Makes the traffic that the policy breaks; returns the classes of drops it must lead to.
@@ -260,7 +266,8 @@ impl Files {
         let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else {
             return Ok(());
         };
-        for path in [&self.folder, &self.cluster, &self.drops, &self.suggested] {
+        let left = [&self.folder, &self.cluster, &self.drops, &self.suggested];
+        for path in left.into_iter().filter(|path| path.exists()) {
             std::os::unix::fs::chown(path, Some(user), Some(group))
                 .with_context(|| format!("cannot give {} back", path.display()))?;
         }
