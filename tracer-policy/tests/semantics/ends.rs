@@ -70,7 +70,8 @@ fn a_pod_without_an_address_is_judged_where_none_matters() {
     let mut pod = cluster.pod("b", "client").unwrap().clone();
     pod.ips.clear();
     cluster.apply_pod(pod.clone());
-    unknown(&cluster, &tcp("b/client", "a/web", 1), "has no address yet");
+    let reason = "pod b/client has no address yet, and policy a/p0 asks for one";
+    unknown(&cluster, &tcp("b/client", "a/web", 1), reason);
     denied(&cluster, &tcp("b/client", "a/web", 2));
     pod.id.namespace = "a".into();
     pod.labels.insert("app".into(), "new".into());

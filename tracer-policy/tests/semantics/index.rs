@@ -220,3 +220,85 @@ fn the_nearest_of_several_peers_is_the_first_of_the_nearest() {
     assert_eq!(miss(&[here, any_here].join(", ")), (Failed::Namespace, 0));
     assert_eq!(miss(&[any_here, other_pod].join(", ")), (Failed::Peer, 1));
 }
+
+#[test]
+fn rules_are_ranked_by_how_near_they_came() {
+    let miss = |rules: &str| {
+        let cluster = base(&[("a", &format!("podSelector: {{}}, ingress: [{rules}]"))]);
+        let miss = denied(&cluster, &tcp("b/client", "a/web", 80))
+            .ingress
+            .nearest_miss
+            .unwrap();
+        (miss.failed, miss.rule.unwrap().to_string())
+    };
+    let one_label_off = "{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: x}}}]}";
+    let two_labels_off =
+        "{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: x, tier: x}}}]}";
+    let far_one_off = "{from: [{podSelector: {matchLabels: {app: x}}}]}";
+    let far_two_off = "{from: [{podSelector: {matchLabels: {app: x, tier: x}}}]}";
+    let first = (Failed::Peer, "spec.ingress[0]".to_owned());
+    let second = (Failed::Peer, "spec.ingress[1]".to_owned());
+    assert_eq!(miss(&[two_labels_off, one_label_off].join(", ")), second);
+    assert_eq!(miss(&[one_label_off, two_labels_off].join(", ")), first);
+    assert_eq!(miss(&[far_two_off, far_one_off].join(", ")), second);
+    assert_eq!(miss(&[far_one_off, far_one_off].join(", ")), first);
+    // Of two whose peer fails, the one whose port would do.
+    let and_port = "{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: x}}}], ports: [{port: 1}]}";
+    assert_eq!(miss(&[and_port, far_two_off].join(", ")), second);
+    assert_eq!(miss(&[and_port, one_label_off].join(", ")), second);
+    let far_and_port = "{from: [{podSelector: {matchLabels: {app: x}}}], ports: [{port: 1}]}";
+    assert_eq!(miss(&[far_and_port, and_port].join(", ")), second);
+    // An address block of the right family is nearer than one of the other.
+    let v6 = r#"{from: [{ipBlock: {cidr: "2001:db8::/32"}}]}"#;
+    let v4 = "{from: [{ipBlock: {cidr: 192.0.2.0/24}}]}";
+    assert_eq!(miss(&[v6, v4].join(", ")), second);
+    assert_eq!(miss(&[v4, v6].join(", ")), first);
+    // A policy without rules comes last, wherever it stands.
+    let cluster = base(&[
+        ("a", "podSelector: {}"),
+        ("a", "podSelector: {}, ingress: [{ports: [{port: 1}]}]"),
+    ]);
+    let verdict = denied(&cluster, &tcp("b/client", "a/web", 80));
+    assert_eq!(
+        verdict.ingress.nearest_miss.unwrap().policy.to_string(),
+        "a/p1"
+    );
+    let cluster = base(&[
+        ("a", "podSelector: {}, ingress: [{ports: [{port: 1}]}]"),
+        ("a", "podSelector: {}"),
+    ]);
+    let verdict = denied(&cluster, &tcp("b/client", "a/web", 80));
+    assert_eq!(
+        verdict.ingress.nearest_miss.unwrap().policy.to_string(),
+        "a/p0"
+    );
+}
+
+#[test]
+fn an_overlay_counts_where_it_would_if_it_were_applied() {
+    let cluster = base(&[]);
+    let with = |namespace: &str, spec: &str| {
+        let yaml = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: o, namespace: {namespace}}}, spec: {{{spec}}}}}"
+        );
+        let overlay = [cluster
+            .compile(&serde_saphyr::from_str(&yaml).unwrap())
+            .unwrap()];
+        let flow = tcp("b/client", "a/web", 80);
+        cluster
+            .evaluate_with(&flow, Profile::SPEC, &overlay)
+            .verdict
+    };
+    assert_eq!(
+        with("a", "podSelector: {matchLabels: {app: web}}"),
+        Outcome::Denied
+    );
+    assert_eq!(
+        with("a", "podSelector: {matchLabels: {app: other}}"),
+        Outcome::Allowed
+    );
+    assert_eq!(with("a", "policyTypes: [Egress]"), Outcome::Allowed);
+    assert_eq!(with("b", "policyTypes: [Ingress]"), Outcome::Allowed);
+    assert_eq!(with("b", "policyTypes: [Egress]"), Outcome::Denied);
+    assert!(cluster.evaluate(&tcp("b/client", "a/web", 80)).is_allowed());
+}
