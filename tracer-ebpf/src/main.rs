@@ -6,21 +6,6 @@
 #![no_std]
 #![no_main]
 #![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    clippy::cast_ptr_alignment,
-    reason = "BPF is 64-bit, and the verifier wants lengths bounded where they are used, not checked"
-)]
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "aya's macros hand the context over"
-)]
-#![expect(
-    clippy::doc_markdown,
-    reason = "prototypes are quoted as they stand in the kernel"
-)]
-#![expect(
     missing_docs,
     reason = "the program macros lose the doc comments of what they wrap"
 )]
