@@ -1,6 +1,7 @@
 //! The whole product on a live kernel: real packets in the lab's namespaces, the real `tracer` binary on
 //! its node, each event asserted whole and each count held against the firewall's own.
 
+mod agent;
 mod enforcers;
 mod expect;
 mod rules;
