@@ -1,33 +1,42 @@
 //! A file → the single objects in it, handed on one by one.
 
-use std::cell::Cell;
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 use std::path::Path;
 
 use serde::de::DeserializeSeed as _;
 
 use super::error::{LoadError, Place};
+use super::meter::{Meter, Metered};
 use super::stream::{DocumentSeed, Found, Objects, Taker};
 use super::yaml::Documents;
 
-/// A YAML or JSON document longer than this is refused, in bytes: 10,000 pods as kubectl prints them
-/// are 70 to 200 MB.
-const MOST_BYTES: u64 = 512 << 20;
+/// An object longer than this is refused, in bytes: etcd takes 1.5 MiB at most, and as text with its
+/// indentation that is a few times as much.
+const MOST_OBJECT_BYTES: u64 = 16 << 20;
 
 /// Hands every object in `reader` to `take`, one object in memory at a time.
 pub(super) fn each_object(
     file: &Path,
-    mut reader: impl BufRead,
+    reader: impl BufRead,
     mut take: impl FnMut(Found) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    each_object_of(MOST_OBJECT_BYTES, file, reader, &mut take)
+}
+
+fn each_object_of(
+    most: u64,
+    file: &Path,
+    mut reader: impl BufRead,
+    take: &mut Taker<'_>,
 ) -> Result<(), LoadError> {
     let start = reader.fill_buf().map_err(|source| LoadError::Read {
         path: file.to_owned(),
         source,
     })?;
     if is_json(start) {
-        json(file, reader, &mut take)
+        json(most, file, reader, take)
     } else {
-        yaml(file, reader, &mut take)
+        yaml(most, file, reader, take)
     }
 }
 
@@ -38,14 +47,14 @@ fn is_json(start: &[u8]) -> bool {
     bytes.next() == Some(&b'{') && matches!(bytes.next(), Some(b'"' | b'}') | None)
 }
 
-fn json(file: &Path, reader: impl BufRead, take: &mut Taker<'_>) -> Result<(), LoadError> {
-    let line = Cell::new(1);
-    let reader = Metered {
-        inner: reader,
-        line: &line,
-        left: MOST_BYTES,
-    };
-    let mut parser = serde_json::Deserializer::from_reader(reader);
+fn json(
+    most: u64,
+    file: &Path,
+    reader: impl BufRead,
+    take: &mut Taker<'_>,
+) -> Result<(), LoadError> {
+    let meter = Meter::new(most);
+    let mut parser = serde_json::Deserializer::from_reader(Metered::new(reader, &meter));
     let mut number = 0;
     // `end` fails where something follows, and consumes no more than the space before it.
     while parser.end().is_err() {
@@ -57,20 +66,30 @@ fn json(file: &Path, reader: impl BufRead, take: &mut Taker<'_>) -> Result<(), L
             line: None,
         };
         let mut objects = Objects::new(place.clone(), take);
-        let parsed = DocumentSeed::json(&mut objects, &line).deserialize(&mut parser);
+        let parsed = DocumentSeed::json(&mut objects, &meter).deserialize(&mut parser);
         objects.finish()?;
         if let Err(error) = parsed {
             place.line = Some(error.line() as u64).filter(|line| *line > 0);
+            let problem = without_position(&error.to_string());
             return Err(LoadError::Syntax {
                 place: Box::new(place),
-                problem: format!("not valid JSON: {}", without_position(&error.to_string())),
+                problem: if error.is_io() {
+                    problem
+                } else {
+                    format!("not valid JSON: {problem}")
+                },
             });
         }
     }
     Ok(())
 }
 
-fn yaml(file: &Path, reader: impl BufRead, take: &mut Taker<'_>) -> Result<(), LoadError> {
+fn yaml(
+    most: u64,
+    file: &Path,
+    reader: impl BufRead,
+    take: &mut Taker<'_>,
+) -> Result<(), LoadError> {
     let mut documents = Documents::new(reader);
     let mut number = 1;
     while let Some(mut document) = documents.next().map_err(|source| LoadError::Read {
@@ -78,6 +97,7 @@ fn yaml(file: &Path, reader: impl BufRead, take: &mut Taker<'_>) -> Result<(), L
         source,
     })? {
         let before = document.lines_before();
+        let meter = Meter::new(most);
         let mut place = Place {
             file: file.to_owned(),
             document: number,
@@ -86,9 +106,9 @@ fn yaml(file: &Path, reader: impl BufRead, take: &mut Taker<'_>) -> Result<(), L
         };
         let mut objects = Objects::new(place.clone(), take);
         let parsed = serde_saphyr::with_deserializer_from_reader_with_options(
-            &mut document,
+            Metered::new(&mut document, &meter),
             options(),
-            |d| DocumentSeed::yaml(&mut objects, before).deserialize(d),
+            |d| DocumentSeed::yaml(&mut objects, &meter, before).deserialize(d),
         );
         let something = objects.finish()?;
         if let Err(error) = parsed {
@@ -97,7 +117,9 @@ fn yaml(file: &Path, reader: impl BufRead, take: &mut Taker<'_>) -> Result<(), L
             }
             return Err(LoadError::Syntax {
                 place: Box::new(place),
-                problem: without_position(&error.without_snippet().to_string()),
+                problem: meter
+                    .problem()
+                    .unwrap_or_else(|| without_position(&error.without_snippet().to_string())),
             });
         }
         number += usize::from(something);
@@ -105,19 +127,18 @@ fn yaml(file: &Path, reader: impl BufRead, take: &mut Taker<'_>) -> Result<(), L
     Ok(())
 }
 
-/// Limits that a large cluster does not reach and a hostile file does.
+/// Aliases and depth stay limited as the parser has it; how much is held at a time, [`Meter`] limits.
 fn options() -> serde_saphyr::Options {
-    let most = usize::try_from(MOST_BYTES).unwrap_or(usize::MAX);
     serde_saphyr::options! {
         // A namespace may be called `n`, a label may be `on`.
         strict_booleans: true,
         // As kubectl: `defaultMode: 0644`.
         legacy_octal_numbers: true,
         budget: serde_saphyr::budget! {
-            max_reader_input_bytes: Some(most),
-            max_events: 100_000_000,
-            max_nodes: 100_000_000,
-            max_total_scalar_bytes: most,
+            max_reader_input_bytes: None,
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
         },
     }
 }
@@ -131,26 +152,49 @@ fn without_position(message: &str) -> String {
         .to_owned()
 }
 
-/// Counts the lines that were read, and ends what is too long with an error of its own.
-struct Metered<'a, R> {
-    inner: R,
-    line: &'a Cell<u64>,
-    left: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<R: Read> Read for Metered<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("longer than {} MiB", MOST_BYTES >> 20),
-            )
-        })?;
-        // The parser asks byte by byte, so that this is the line of what it reads now.
-        for byte in &buf[..read] {
-            self.line.set(self.line.get() + u64::from(*byte == b'\n'));
+    #[test]
+    fn no_single_object_may_fill_the_memory_but_many_may_follow_each_other() {
+        let read = |text: &str| {
+            let mut objects = 0;
+            let mut take = |_| {
+                objects += 1;
+                Ok(())
+            };
+            each_object_of(16 << 10, Path::new("f"), text.as_bytes(), &mut take).map(|()| objects)
+        };
+        let much = format!("\"{}\", ", "x".repeat(1 << 10)).repeat(100);
+        let object = r#""apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}"#;
+        let list = r#""apiVersion": "v1", "kind": "List""#;
+        for text in [
+            format!("{{{object}, \"data\": [{much}0]}}"),
+            format!("{{{list}, \"items\": [{{{object}, \"data\": [{much}0]}}]}}"),
+            // What waits for the list's kind is held, too.
+            format!("{{\"items\": [{much}0], {list}}}"),
+            format!("data: [{much}0]\n"),
+        ] {
+            let message = read(&text).unwrap_err().to_string();
+            assert!(
+                message.contains("an object longer than 16 KiB") && !message.contains("JSON"),
+                "{message}"
+            );
         }
-        Ok(read)
+        let object = format!(
+            r#"{{{object}, "data": {{"a": "{}"}}}}"#,
+            "x".repeat(1 << 10)
+        );
+        let objects = vec![object; 100].join(",\n");
+        for text in [
+            format!("{{{list}, \"items\": [{objects}]}}"),
+            format!("{{\"items\": [{objects}], {list}}}"),
+            format!("---\n{{\"items\": [{objects}], {list}}}"),
+            objects.replace(",\n{", "\n{"),
+            format!("---\n{}", objects.replace(",\n{", "\n---\n{")),
+        ] {
+            assert_eq!(read(&text).unwrap(), 100);
+        }
     }
 }

@@ -5,6 +5,7 @@ mod error;
 mod files;
 pub mod host;
 mod kind;
+mod meter;
 mod objects;
 mod stream;
 mod unique;

@@ -1,6 +1,5 @@
 //! A document as it is parsed: each object of its list is handed on before the next one is read.
 
-use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -11,6 +10,7 @@ use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
 use super::error::{LoadError, Place};
+use super::meter::Meter;
 use super::unique::Unique;
 
 /// One object and where it stands.
@@ -92,37 +92,60 @@ impl Parsed<'_> for Unique {
     }
 }
 
-/// How a line within the file is come by.
+/// What the parser is at.
 #[derive(Clone, Copy)]
-enum Lines<'s> {
-    /// The parser tells it, within a document that so many lines stand before.
-    Before(u64),
-    /// The reader counts them.
-    Counted(&'s Cell<u64>),
+struct Position<'s> {
+    meter: &'s Meter,
+    /// How many lines stand before the document the parser counts its own lines in; `None` where it
+    /// tells none and the meter's line is right.
+    before: Option<u64>,
+}
+
+impl Position<'_> {
+    /// The line of what comes next, where the parser does not tell by itself.
+    fn next(self) -> Option<u64> {
+        self.before.is_none().then(|| self.meter.line())
+    }
+
+    /// The line in the file that the parser told.
+    fn told(self, line: Option<u64>) -> Option<u64> {
+        let line = line.filter(|line| *line > 0)?;
+        Some(self.before? + line)
+    }
 }
 
 /// Parses one document and hands its objects on.
 pub(super) struct DocumentSeed<'s, 'a, P> {
     objects: &'s mut Objects<'a>,
-    lines: Lines<'s>,
+    position: Position<'s>,
     parsed: PhantomData<P>,
 }
 
 impl<'s, 'a> DocumentSeed<'s, 'a, Spanned<Value>> {
-    pub(super) const fn yaml(objects: &'s mut Objects<'a>, lines_before: u64) -> Self {
+    pub(super) const fn yaml(
+        objects: &'s mut Objects<'a>,
+        meter: &'s Meter,
+        lines_before: u64,
+    ) -> Self {
         Self {
             objects,
-            lines: Lines::Before(lines_before),
+            position: Position {
+                meter,
+                before: Some(lines_before),
+            },
             parsed: PhantomData,
         }
     }
 }
 
 impl<'s, 'a> DocumentSeed<'s, 'a, Unique> {
-    pub(super) const fn json(objects: &'s mut Objects<'a>, line: &'s Cell<u64>) -> Self {
+    pub(super) const fn json(objects: &'s mut Objects<'a>, meter: &'s Meter) -> Self {
         Self {
             objects,
-            lines: Lines::Counted(line),
+            position: Position {
+                meter,
+                before: None,
+            },
             parsed: PhantomData,
         }
     }
@@ -144,29 +167,33 @@ impl<'de, P: Parsed<'de>> Visitor<'de> for DocumentSeed<'_, '_, P> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if let Lines::Counted(line) = self.lines {
-            self.objects.place.line = Some(line.get());
+        if let Some(line) = self.position.next() {
+            self.objects.place.line = Some(line);
         }
-        let mut rest = Map::new();
+        // Of the document before, nothing is held.
+        self.position.meter.handed_on();
+        let mut rest = Value::Object(Map::new());
         let (mut items, mut held) = (false, Vec::new());
         while let Some(key) = map.next_key::<String>()? {
             let twice = if key == "items" {
                 map.next_value_seed(ItemsSeed::<P> {
                     objects: &mut *self.objects,
-                    lines: self.lines,
+                    position: self.position,
+                    list: &rest,
                     held: &mut held,
                     parsed: PhantomData,
                 })?;
                 std::mem::replace(&mut items, true)
             } else {
                 let (_, value) = map.next_value::<P>()?.parts();
-                rest.insert(key.clone(), value).is_some()
+                let twice = rest.get(&key).is_some();
+                rest[key.as_str()] = value;
+                twice
             };
             if twice {
                 return Err(Error::custom(format_args!("duplicate mapping key: {key}")));
             }
         }
-        let rest = Value::Object(rest);
         if !is_list(&rest) {
             // `items` of anything else are a field like any other, and of no kind that is used here.
             return self.objects.hand_on(None, None, rest);
@@ -217,11 +244,13 @@ struct Held {
     object: Value,
 }
 
-/// Parses `items`. An item that says itself what it is goes out at once; the items of a typed list
-/// (`PodList`), as the API itself returns them, do not, and kubectl prints `kind` after `items`.
+/// Parses `items`. What an item is, it says by itself or a typed list (`PodList`) has said before it;
+/// only where `kind` comes after `items` and the items do not repeat it do they wait.
 struct ItemsSeed<'s, 'a, P> {
     objects: &'s mut Objects<'a>,
-    lines: Lines<'s>,
+    position: Position<'s>,
+    /// What the list said before its items.
+    list: &'s Value,
     held: &'s mut Vec<Held>,
     parsed: PhantomData<P>,
 }
@@ -243,12 +272,14 @@ impl<'de, P: Parsed<'de>> Visitor<'de> for ItemsSeed<'_, '_, P> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let mut index = 0;
-        while let Some((line, object)) = seq.next_element_seed(ItemSeed::<P> {
-            lines: self.lines,
+        while let Some((line, mut object)) = seq.next_element_seed(ItemSeed::<P> {
+            position: self.position,
             parsed: PhantomData,
         })? {
+            inherit(&mut object, self.list);
             if object.get("kind").is_some() && object.get("apiVersion").is_some() {
                 self.objects.hand_on(Some(index), line, object)?;
+                self.position.meter.handed_on();
             } else {
                 self.held.push(Held {
                     index,
@@ -292,7 +323,7 @@ impl<'de, P: Parsed<'de>> Visitor<'de> for ItemsSeed<'_, '_, P> {
 
 /// Parses one item, with its line.
 struct ItemSeed<'s, P> {
-    lines: Lines<'s>,
+    position: Position<'s>,
     parsed: PhantomData<P>,
 }
 
@@ -300,16 +331,9 @@ impl<'de, P: Parsed<'de>> DeserializeSeed<'de> for ItemSeed<'_, P> {
     type Value = (Option<u64>, Value);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        let counted = match self.lines {
-            Lines::Counted(line) => Some(line.get()),
-            Lines::Before(_) => None,
-        };
+        let next = self.position.next();
         let (line, object) = P::deserialize(deserializer)?.parts();
-        let told = match (self.lines, line) {
-            (Lines::Before(before), Some(line)) if line > 0 => Some(before + line),
-            _ => None,
-        };
-        Ok((counted.or(told), object))
+        Ok((next.or(self.position.told(line)), object))
     }
 }
 
