@@ -162,6 +162,8 @@ impl Metrics {
                     );
                 }
             }
+            // conntrack's doing, and no quarrel between API and node.
+            PolicyVerdict::Allowed if drop.class == Some(Class::ConntrackInvalid) => {}
             PolicyVerdict::Allowed => {
                 self.disagreements
                     .add([direction, namespace, workload], drop.count);

@@ -50,6 +50,8 @@ fn a_disagreement_is_counted_apart_from_denials() {
     let mut drop = probe();
     drop.policy.as_mut().unwrap().verdict = PolicyVerdict::Allowed;
     metrics.observe(&drop);
+    drop.class = Some(Class::ConntrackInvalid);
+    metrics.observe(&drop);
     let text = metrics.render(Losses::default()).unwrap();
     assert_eq!(
         line(&text, "tracer_disagreements_total{"),
