@@ -63,6 +63,8 @@ fn pod(index: usize) -> Pod {
         probes: Vec::new(),
         workload: None,
         mounts_api_token: false,
+        ready: None,
+        scrape_port: None,
     }
 }
 

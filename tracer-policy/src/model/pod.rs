@@ -29,6 +29,10 @@ pub struct Pod {
     pub workload: Option<Workload>,
     /// Whether the pod gets a service-account token, so that it likely talks to the API server.
     pub mounts_api_token: bool,
+    /// Condition `Ready`; `None` where there is no such condition.
+    pub ready: Option<bool>,
+    /// The port that annotations offer Prometheus (`prometheus.io/scrape: "true"`, `prometheus.io/port`).
+    pub scrape_port: Option<u16>,
 }
 
 /// `status.phase`.

@@ -76,6 +76,11 @@ impl TryFrom<&core::Pod> for Pod {
             probes,
             workload: workload(object),
             mounts_api_token: mounts_api_token(object),
+            ready: status
+                .and_then(|status| status.conditions.as_deref())
+                .and_then(|conditions| conditions.iter().find(|own| own.type_ == "Ready"))
+                .map(|condition| condition.status == "True"),
+            scrape_port: scrape_port(object),
         })
     }
 }
@@ -273,4 +278,12 @@ fn mounts_api_token(object: &core::Pod) -> bool {
     };
     let read_back = object.metadata.uid.is_some();
     volume || mounted() || (!read_back && spec.automount_service_account_token != Some(false))
+}
+
+/// Annotations are anybody's text: what is no port is no offer, and no error either.
+fn scrape_port(object: &core::Pod) -> Option<u16> {
+    let annotation = |key: &str| object.metadata.annotations.as_ref()?.get(key);
+    (annotation("prometheus.io/scrape")? == "true")
+        .then(|| annotation("prometheus.io/port")?.parse().ok())
+        .flatten()
 }

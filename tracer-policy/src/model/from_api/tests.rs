@@ -290,3 +290,25 @@ fn what_is_wrong_is_named_by_object_and_field() {
         assert_eq!(error.to_string(), message);
     }
 }
+
+#[test]
+fn readiness_and_the_scrape_port_are_read_where_they_are_said() {
+    let read = |annotations: Value, conditions: Value| {
+        let pod = pod(json!({
+            "metadata": {"name": "p", "annotations": annotations},
+            "status": {"conditions": conditions}}))
+        .unwrap();
+        (pod.scrape_port, pod.ready)
+    };
+    let scrape = |offer: &str, port: &str| json!({"prometheus.io/scrape": offer, "prometheus.io/port": port});
+    let ready = |status: &str| json!([{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": status}]);
+    assert_eq!(
+        read(scrape("true", "9102"), ready("True")),
+        (Some(9102), Some(true))
+    );
+    assert_eq!(
+        read(scrape("false", "9102"), ready("False")),
+        (None, Some(false))
+    );
+    assert_eq!(read(scrape("true", "metrics"), json!([])), (None, None));
+}
