@@ -85,6 +85,16 @@ pub enum Class {
     ApiserverEgress,
     /// A lookup at the cluster's DNS.
     Dns,
+    /// A metrics collector to where metrics are offered.
+    MetricsScrape,
+    /// An ingress controller to a Service's pod.
+    IngressController,
+    /// Someone outside through a `NodePort` or a load balancer, seen with the address of where it came
+    /// through.
+    #[serde(rename = "nodeport")]
+    NodePort,
+    /// Pods of one `StatefulSet` among themselves.
+    StatefulsetPeer,
     /// Any other traffic from a node's own address to a pod.
     NodeToPod,
     /// A pod to a node's own processes.
@@ -104,10 +114,14 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::KubeletProbe,
         Self::ApiserverEgress,
         Self::Dns,
+        Self::MetricsScrape,
+        Self::IngressController,
+        Self::NodePort,
+        Self::StatefulsetPeer,
         Self::NodeToPod,
         Self::PodToNode,
         Self::PodToPod,
@@ -123,6 +137,10 @@ impl Class {
             Self::KubeletProbe => "kubelet-probe",
             Self::ApiserverEgress => "apiserver-egress",
             Self::Dns => "dns",
+            Self::MetricsScrape => "metrics-scrape",
+            Self::IngressController => "ingress-controller",
+            Self::NodePort => "nodeport",
+            Self::StatefulsetPeer => "statefulset-peer",
             Self::NodeToPod => "node-to-pod",
             Self::PodToNode => "pod-to-node",
             Self::PodToPod => "pod-to-pod",

@@ -174,4 +174,6 @@ fn probe_info(probe: &Probe) -> ProbeInfo {
 }
 
 #[cfg(test)]
+mod class_tests;
+#[cfg(test)]
 mod tests;

@@ -490,11 +490,11 @@ fn netfilter_losing_an_allowed_connection_is_no_disagreement() {
     assert_eq!(drop.class, Some(Class::ConntrackInvalid));
     assert!(drop.hint.unwrap().starts_with("not a policy"));
     let drop = drop_of(answer(), Hook::TcEgress);
-    assert_eq!(drop.class, Some(Class::PodToPod));
+    assert_eq!(drop.class, Some(Class::StatefulsetPeer));
     let opening = tcp(("10.42.1.11", 40000), ("10.42.1.10", 8200), SYN);
     assert_eq!(
         drop_of(opening, Hook::Netfilter).class,
-        Some(Class::PodToPod)
+        Some(Class::StatefulsetPeer)
     );
 }
 

@@ -92,8 +92,27 @@ pub fn hint(
             format!("allow egress to the API server {ip}{more}{on} (ipBlock)")
         }
         (Some(Class::Dns), Some(Direction::Egress) | None) => {
-            let port = server.port.unwrap_or(super::DNS);
+            let port = server.port.unwrap_or(super::dns::PORT);
             format!("allow egress to {server} on UDP {port} and TCP {port}")
+        }
+        (Some(Class::NodePort), Some(Direction::Ingress)) => {
+            let (node, on) = (IpNet::from(client.ip), on(server.port));
+            format!(
+                "it came through a NodePort, which hides the sender behind {node}: set \
+                 externalTrafficPolicy: Local, or allow ingress from {node}{on} (ipBlock)"
+            )
+        }
+        (Some(Class::StatefulsetPeer), Some(side)) => {
+            let on = on(server.port);
+            format!(
+                "let {server}'s pods reach each other: allow {} {} their own podSelector{on}, and the \
+                 other direction where it is isolated",
+                side.as_str(),
+                match side {
+                    Direction::Ingress => "from",
+                    Direction::Egress => "to",
+                },
+            )
         }
         (_, Some(Direction::Ingress)) => {
             format!("allow ingress from {client}{}", on(server.port))

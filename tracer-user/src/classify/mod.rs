@@ -1,15 +1,18 @@
 //! What kind of traffic it was: by packet and cluster state, never by a port number alone.
 
+mod dns;
 mod hint;
+mod node_port;
 mod probe;
 mod symptom;
+mod workload;
 
 pub use hint::hint;
 pub use symptom::symptom;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use tracer_policy::model::{ObjectRef, Probe, Protocol};
+use tracer_policy::model::{Probe, Protocol};
 use tracer_policy::{Cluster, Owner};
 
 use crate::decode::{Flow, Hook, RawDrop};
@@ -31,15 +34,6 @@ const METADATA: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
-
-/// Where the node-local DNS cache listens: its own default and that of kubespray.
-const NODE_LOCAL_DNS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)),
-    IpAddr::V4(Ipv4Addr::new(169, 254, 25, 10)),
-];
-
-/// The port a Service serves DNS at; the pods behind it may use another (`OpenShift`'s 5353).
-const DNS: u16 = 53;
 
 /// Classifies a packet; `reply` turns it round, so that an answer has the class of its question.
 pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Classified<'a> {
@@ -74,7 +68,7 @@ pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Class
     if matches!(way.client, Owner::Pod(_)) && way.is_api_server(cluster) {
         return class(Class::ApiserverEgress);
     }
-    if way.is_dns(cluster) {
+    if dns::serves(&way, cluster) {
         return class(Class::Dns);
     }
     if ends.source_known != Known::Yes || ends.destination_known != Known::Yes {
@@ -83,14 +77,27 @@ pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Class
             probe: None,
         };
     }
+    if workload::is_scrape(&way, cluster) {
+        return class(Class::MetricsScrape);
+    }
     match (way.client, way.server) {
         (Owner::Node(node, _), Owner::Pod(pod)) => match probe::of(node, pod, &way) {
             Some(probe) => Classified {
                 class: Some(Class::KubeletProbe),
                 probe: Some(probe),
             },
+            None if node_port::is_through(&way, cluster) => class(Class::NodePort),
             None => class(Class::NodeToPod),
         },
+        (Owner::Pod(_), Owner::Pod(_)) if node_port::is_through(&way, cluster) => {
+            class(Class::NodePort)
+        }
+        (Owner::Pod(_), Owner::Pod(_)) if workload::is_from_ingress(&way, cluster) => {
+            class(Class::IngressController)
+        }
+        (Owner::Pod(_), Owner::Pod(_)) if workload::are_peers(&way) => {
+            class(Class::StatefulsetPeer)
+        }
         // A Service's address that was not translated yet stands for the pods behind it.
         (Owner::Pod(_), Owner::Pod(_) | Owner::Service(_)) => class(Class::PodToPod),
         (Owner::Pod(_), Owner::Node(..)) => class(Class::PodToNode),
@@ -121,56 +128,6 @@ impl Way<'_> {
                 .port
                 .is_some_and(|port| cluster.is_api_server(self.server_ip, port))
     }
-
-    /// Whether it goes to a Service that serves DNS: at its virtual address, at an endpoint of it, or at
-    /// a node-local cache.
-    fn is_dns(&self, cluster: &Cluster) -> bool {
-        let Some(port) = self.port else { return false };
-        if !matches!(self.protocol, Protocol::Tcp | Protocol::Udp) {
-            return false;
-        }
-        if port == DNS && NODE_LOCAL_DNS.contains(&self.server_ip) {
-            return true;
-        }
-        if port == DNS
-            && cluster
-                .service_at(self.server_ip, port, self.protocol)
-                .is_some()
-        {
-            return true;
-        }
-        let serves_dns = |id| {
-            cluster.service(id).is_some_and(|service| {
-                service.ports.iter().any(|own| {
-                    own.port == DNS
-                        && own.protocol == self.protocol
-                        && leads_to(cluster, id, &own.name, self.server_ip, port, self.protocol)
-                })
-            })
-        };
-        cluster
-            .services_behind(self.server_ip, port, self.protocol)
-            .into_iter()
-            .any(serves_dns)
-    }
-}
-
-/// Whether the port of that name of a Service leads to this address and port.
-fn leads_to(
-    cluster: &Cluster,
-    service: &ObjectRef,
-    name: &str,
-    ip: IpAddr,
-    port: u16,
-    protocol: Protocol,
-) -> bool {
-    cluster.endpoints_of(service).any(|slice| {
-        slice
-            .ports
-            .iter()
-            .any(|own| own.name == name && own.port == port && own.protocol == protocol)
-            && slice.endpoints.iter().any(|endpoint| endpoint.ip == ip)
-    })
 }
 
 /// Whether netfilter dropped part of a connection that policies allow.

@@ -38,7 +38,10 @@ pub fn symptom(
         Protocol::Other(_) => return None,
     };
     let Some(probe) = probe else {
-        return Some(outcome.to_owned());
+        return Some(match class.and_then(teller) {
+            Some(teller) => format!("{teller}: {outcome}"),
+            None => outcome.to_owned(),
+        });
     };
     let kind = match probe.kind {
         ProbeKind::Startup => "startup probe failed",
@@ -47,6 +50,15 @@ pub fn symptom(
         ProbeKind::Lifecycle => "lifecycle hook failed",
     };
     Some(format!("{kind}: {outcome}"))
+}
+
+/// Where people meet the error when it is not the sender's own log.
+const fn teller(class: Class) -> Option<&'static str> {
+    match class {
+        Class::MetricsScrape => Some("Prometheus target down"),
+        Class::IngressController => Some("ingress answers 502 or 504"),
+        _ => None,
+    }
 }
 
 /// Router and neighbour solicitation, advertisement and redirect (RFC 4861).

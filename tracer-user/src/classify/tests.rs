@@ -110,3 +110,16 @@ fn symptoms_are_the_words_people_search_for() {
         None
     );
 }
+
+#[test]
+fn each_class_has_its_section_in_the_docs() {
+    let page = include_str!("../../../docs/classes.md");
+    let sections: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .collect();
+    for class in Class::ALL {
+        assert!(sections.contains(&class.as_str()), "{}", class.as_str());
+    }
+    assert_eq!(sections.len(), Class::ALL.len());
+}
