@@ -63,6 +63,7 @@ fn pod(index: usize) -> Pod {
         probes: Vec::new(),
         workload: None,
         mounts_api_token: false,
+        started: None,
         ready: None,
         scrape_port: None,
     }

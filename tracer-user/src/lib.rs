@@ -8,6 +8,7 @@ pub mod attribute;
 pub mod classify;
 pub mod cli;
 pub mod cluster;
+pub mod correlate;
 pub mod decode;
 pub mod enrich;
 pub mod explain;

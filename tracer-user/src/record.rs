@@ -53,6 +53,9 @@ pub struct Drop {
     /// One sentence: what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// What else fits together with it, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Which side's isolation a packet met.
@@ -108,13 +111,16 @@ pub enum Class {
     /// Part of a connection that policies allow, dropped by netfilter: connection tracking does not
     /// know it, or no longer.
     ConntrackInvalid,
+    /// Allowed by the policies as they are now, and dropped while a pod or a policy was so new that its
+    /// rules may not have been in place.
+    PolicyRace,
     /// One end is neither pod nor node.
     External,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::KubeletProbe,
         Self::ApiserverEgress,
         Self::Dns,
@@ -128,6 +134,7 @@ impl Class {
         Self::CloudMetadata,
         Self::IcmpControl,
         Self::ConntrackInvalid,
+        Self::PolicyRace,
         Self::External,
     ];
 
@@ -147,6 +154,7 @@ impl Class {
             Self::CloudMetadata => "cloud-metadata",
             Self::IcmpControl => "icmp-control",
             Self::ConntrackInvalid => "conntrack-invalid",
+            Self::PolicyRace => "policy-race",
             Self::External => "external",
         }
     }
@@ -280,6 +288,23 @@ pub struct PolicyInfo {
     /// The rule that came nearest to allowing it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest_miss: Option<NearestMiss>,
+    /// On the first drop after one of the isolating policies was created or changed: that change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<PolicyChange>,
+}
+
+/// A policy's change that a drop came after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// `namespace/name` of the policy.
+    pub policy: String,
+    /// When it was created or changed, to the second.
+    pub time: Timestamp,
+    /// By whom, as the API's field managers have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Whether it came to be then.
+    pub created: bool,
 }
 
 /// By the API, would the packet be let through?

@@ -3,12 +3,14 @@
 //! These types are what is kept in memory for a whole cluster, so each holds only what evaluation,
 //! attribution and advice read. `from_api` turns the API's own types into them.
 
+mod change;
 mod cluster;
 mod from_api;
 mod node;
 mod pod;
 mod service;
 
+pub use change::Change;
 pub use cluster::Namespace;
 pub use from_api::{ObjectError, from_endpoint_slice, from_endpoints};
 pub use node::{Node, NodeAddress, NodeAddressKind};

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use super::{Labels, ObjectRef, Protocol};
 
 /// A pod, as far as packets are concerned.
@@ -29,6 +31,8 @@ pub struct Pod {
     pub workload: Option<Workload>,
     /// Whether the pod gets a service-account token, so that it likely talks to the API server.
     pub mounts_api_token: bool,
+    /// `status.startTime`, else the creation: when a node took it on, to the second.
+    pub started: Option<Timestamp>,
     /// Condition `Ready`; `None` where there is no such condition.
     pub ready: Option<bool>,
     /// The port that annotations offer Prometheus (`prometheus.io/scrape: "true"`, `prometheus.io/port`).

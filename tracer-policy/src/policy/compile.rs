@@ -12,7 +12,7 @@ use super::{
     CompileError, Direction, Peer, Policy, PolicyKind, PolicyRef, Port, PortNumber, Problem, Rule,
 };
 use crate::intern::Symbols;
-use crate::model::Protocol;
+use crate::model::{Change, Protocol};
 use crate::selector::Selector;
 use crate::yaml;
 
@@ -62,6 +62,7 @@ impl Policy {
             egress,
             broken: None,
             source: Arc::new(spec.clone()),
+            changed: Change::of(&policy.metadata),
         })
     }
 
@@ -85,6 +86,7 @@ impl Policy {
             egress: Some(Box::new([])),
             broken: Some(Arc::new(error)),
             source: Arc::new(spec),
+            changed: Change::of(&policy.metadata),
         }
     }
 }

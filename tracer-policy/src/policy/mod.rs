@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 
-use crate::model::Protocol;
+use crate::model::{Change, Protocol};
 use crate::selector::Selector;
 
 pub use error::{CompileError, Problem};
@@ -56,6 +56,7 @@ pub struct Policy {
     /// Why the policy could not be compiled: whatever it selects, its rules are not known.
     pub(crate) broken: Option<Arc<CompileError>>,
     source: Arc<NetworkPolicySpec>,
+    changed: Option<Change>,
 }
 
 impl Policy {
@@ -67,6 +68,11 @@ impl Policy {
     /// Whether it isolates the pods it selects in this direction.
     pub fn isolates(&self, direction: Direction) -> bool {
         self.rules(direction).is_some()
+    }
+
+    /// When it was last changed, and by whom, where the object says.
+    pub const fn changed(&self) -> Option<&Change> {
+        self.changed.as_ref()
     }
 
     /// The specification as it was given.

@@ -210,6 +210,7 @@ fn pod(index: u8) -> impl Strategy<Value = Pod> {
             probes: Vec::new(),
             workload: None,
             mounts_api_token: false,
+            started: None,
             ready: None,
             scrape_port: None,
         }

@@ -6,7 +6,7 @@ use crate::record::{Drop, DropAction};
 
 impl Attributor {
     /// What this cluster says of a recorded drop. Time, node and what the kernel told stay as recorded.
-    pub fn again(&self, recorded: &Drop) -> Drop {
+    pub fn again(&mut self, recorded: &Drop) -> Drop {
         let mut drop = self.attribute(&raw(recorded), recorded.time);
         drop.node.clone_from(&recorded.node);
         drop.drop = recorded.drop.clone();

@@ -22,14 +22,23 @@ fn town() -> Attributor {
     Attributor::new("node-a".into(), Some(Arc::new(loaded.cluster)))
 }
 
-fn drop_of(town: &Attributor, from: &str, to: &str, port: u16, answer: bool) -> Drop {
+fn drop_of(town: &mut Attributor, from: &str, to: &str, port: u16, answer: bool) -> Drop {
     let (source, destination) = ((from, 40000), (to, port));
-    let ((from, from_port), (to, to_port), flags) = if answer {
-        (destination, source, 18)
+    let raw = if answer {
+        raw(destination, source, 18)
     } else {
-        (source, destination, 2)
+        raw(source, destination, 2)
     };
-    let raw = RawDrop {
+    town.attribute(&raw, Timestamp::UNIX_EPOCH)
+}
+
+fn drop_at(attributor: &mut Attributor, from: &str, to: &str, port: u16, time: &str) -> Drop {
+    let time = format!("2026-01-01T{time}Z").parse().unwrap();
+    attributor.attribute(&raw((from, 40000), (to, port), 2), time)
+}
+
+fn raw((from, from_port): (&str, u16), (to, to_port): (&str, u16), flags: u8) -> RawDrop {
+    RawDrop {
         ktime_ns: 0,
         count: 1,
         reason: DropReason {
@@ -56,13 +65,12 @@ fn drop_of(town: &Attributor, from: &str, to: &str, port: u16, answer: bool) -> 
             icmp: None,
         }),
         packet: bytes::Bytes::new(),
-    };
-    town.attribute(&raw, Timestamp::UNIX_EPOCH)
+    }
 }
 
 #[test]
 fn each_kind_of_traffic_is_told_from_its_neighbours() {
-    let town = town();
+    let mut town = town();
     for (from, to, port, class) in [
         (PROMETHEUS, WEB, 9102, Class::MetricsScrape),
         (PROMETHEUS, WEB, 9000, Class::MetricsScrape),
@@ -84,7 +92,7 @@ fn each_kind_of_traffic_is_told_from_its_neighbours() {
         (WEB, DB[1], 5432, Class::PodToPod),
     ] {
         for answer in [false, true] {
-            let drop = drop_of(&town, from, to, port, answer);
+            let drop = drop_of(&mut town, from, to, port, answer);
             assert_eq!(
                 drop.class,
                 Some(class),
@@ -96,7 +104,7 @@ fn each_kind_of_traffic_is_told_from_its_neighbours() {
 
 #[test]
 fn hints_and_symptoms_are_right_for_the_class() {
-    let town = town();
+    let mut town = town();
     let told: Vec<_> = [
         (PROMETHEUS, WEB, 9102),
         (TRAEFIK, WEB, 8080),
@@ -105,7 +113,7 @@ fn hints_and_symptoms_are_right_for_the_class() {
     ]
     .into_iter()
     .map(|(from, to, port)| {
-        let drop = drop_of(&town, from, to, port, false);
+        let drop = drop_of(&mut town, from, to, port, false);
         (
             drop.class.unwrap().as_str(),
             drop.symptom.unwrap(),
@@ -114,4 +122,42 @@ fn hints_and_symptoms_are_right_for_the_class() {
     })
     .collect();
     insta::assert_yaml_snapshot!(told);
+}
+
+#[test]
+fn an_allowed_packet_of_a_new_pod_is_a_race_until_it_is_old_enough() {
+    let text = "
+{apiVersion: v1, kind: Namespace, metadata: {name: n}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: old, namespace: n}, spec: {nodeName: node-a, containers: []},
+ status: {phase: Running, podIP: 10.42.1.5, startTime: '2026-01-01T00:00:00Z'}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: new, namespace: n}, spec: {nodeName: node-a, containers: []},
+ status: {phase: Running, podIP: 10.42.1.6, startTime: '2026-01-01T12:00:00Z'}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: open, namespace: n, creationTimestamp: '2026-01-01T13:00:00Z'}
+spec: {podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    std::fs::write(&file, text).unwrap();
+    let cluster = Arc::new(crate::cluster::load(&file).unwrap().cluster);
+    let mut attributor = Attributor::new("node-a".into(), Some(cluster));
+    let mut class = |time: &str| {
+        let mut drop = drop_at(&mut attributor, "10.42.1.5", "10.42.1.6", 80, time);
+        (drop.class.unwrap(), drop.notes.pop())
+    };
+    let race = |note: &str| (Class::PolicyRace, Some(note.to_owned()));
+    assert_eq!(
+        class("12:00:03"),
+        race("pod n/new was started 3 s before this drop")
+    );
+    assert_eq!(class("12:00:10"), (Class::PodToPod, None));
+    assert_eq!(
+        class("13:00:04"),
+        race("policy n/open was created 4 s before this drop")
+    );
+    assert_eq!(class("13:00:05"), (Class::PodToPod, None));
 }

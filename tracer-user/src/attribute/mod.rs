@@ -9,10 +9,13 @@ use tracer_policy::Cluster;
 use tracer_policy::model::{Handler, Probe, ProbeKind};
 
 use crate::classify::{self, Classified};
+use crate::correlate::Correlator;
 use crate::decode::{Action, Flow, Hook, Icmp, RawDrop};
 use crate::enrich::{Ends, PodRanges, stranger};
 use crate::explain::explain;
-use crate::record::{Class, Drop, DropAction, DropInfo, IcmpHeader, Peer, PeerKind, ProbeInfo};
+use crate::record::{
+    Class, Drop, DropAction, DropInfo, IcmpHeader, Peer, PeerKind, PolicyVerdict, ProbeInfo,
+};
 
 /// Knows the node and, where there is one, the cluster.
 #[derive(Clone, Debug)]
@@ -20,6 +23,7 @@ pub struct Attributor {
     node: String,
     cluster: Option<Arc<Cluster>>,
     ranges: PodRanges,
+    correlator: Correlator,
 }
 
 impl Attributor {
@@ -30,11 +34,14 @@ impl Attributor {
             node,
             cluster,
             ranges,
+            correlator: Correlator::default(),
         }
     }
 
     /// Attributes a drop that happened at `time` on this node.
-    pub fn attribute(&self, raw: &RawDrop, time: Timestamp) -> Drop {
+    ///
+    /// Drops are to come in the order of their times, as far as may be: some tell of those before them.
+    pub fn attribute(&mut self, raw: &RawDrop, time: Timestamp) -> Drop {
         let mut drop = bare(raw, time, self.node.clone());
         let (Some(flow), Some(cluster)) = (&raw.flow, &self.cluster) else {
             return drop;
@@ -57,6 +64,13 @@ impl Attributor {
             .is_some_and(|explained| classify::is_conntrack_invalid(raw, explained))
         {
             class = Some(Class::ConntrackInvalid);
+        } else if let Some(young) = explained
+            .as_ref()
+            .filter(|explained| explained.policy.verdict == PolicyVerdict::Allowed)
+            .and_then(|_| classify::race(&ends, time, cluster))
+        {
+            class = Some(Class::PolicyRace);
+            drop.notes.push(young);
         }
         drop.class = class;
         drop.probe = probe.map(probe_info);
@@ -65,6 +79,7 @@ impl Attributor {
         let policy = explained.map(|explained| explained.policy);
         drop.direction = policy.as_ref().and_then(|policy| policy.direction);
         drop.policy = policy;
+        self.correlator.correlate(&mut drop, cluster);
         drop
     }
 }
@@ -109,6 +124,7 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
         probe: None,
         symptom: None,
         hint: None,
+        notes: Vec::new(),
     }
 }
 

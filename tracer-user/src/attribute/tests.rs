@@ -390,8 +390,8 @@ items:
     let file = folder.path().join("cluster.yaml");
     std::fs::write(&file, text).unwrap();
     let cluster = Arc::new(crate::cluster::load(&file).unwrap().cluster);
-    let attributor = Attributor::new("node-a".into(), Some(cluster));
-    let drop =
+    let mut attributor = Attributor::new("node-a".into(), Some(cluster));
+    let mut drop =
         |flow: Flow| attributor.attribute(&raw(flow, Hook::TcIngress), Timestamp::UNIX_EPOCH);
     let cut = drop(tcp(("10.42.1.5", 40000), ("192.0.2.1", 443), ACK));
     assert_eq!(
@@ -536,16 +536,16 @@ items:
     let file = folder.path().join("cluster.yaml");
     std::fs::write(&file, text).unwrap();
     let cluster = Arc::new(crate::cluster::load(&file).unwrap().cluster);
-    let attributor = Attributor::new("node-a".into(), Some(cluster));
-    let class = |flow: Flow| {
+    let mut attributor = Attributor::new("node-a".into(), Some(cluster));
+    let mut class = |flow: Flow| {
         attributor
             .attribute(&raw(flow, Hook::TcIngress), Timestamp::UNIX_EPOCH)
             .class
     };
-    let to_dns = |port| class(udp(("10.42.1.5", 40000), ("10.42.1.2", port)));
+    let mut to_dns = |port| class(udp(("10.42.1.5", 40000), ("10.42.1.2", port)));
     assert_eq!(to_dns(1053), Some(Class::Dns));
     assert_eq!(to_dns(9001), Some(Class::PodToPod), "another port of it");
-    let probe = |from, to| class(tcp((from, 40000), (to, 1053), SYN));
+    let mut probe = |from, to| class(tcp((from, 40000), (to, 1053), SYN));
     assert_eq!(probe("10.42.1.1", "10.42.1.2"), Some(Class::KubeletProbe));
     assert_eq!(
         probe("fd00:42:1::1", "fd00:42:1::2"),

@@ -30,6 +30,12 @@ pub fn hint(
                     .into(),
             );
         }
+        Some(Class::PolicyRace) => {
+            return Some(
+                "no policy denies this: its rules were likely not in place yet; look again if it lasts"
+                    .into(),
+            );
+        }
         Some(Class::IcmpControl) => {
             return Some(
                 "no NetworkPolicy can name ICMP: look at the CNI and the host firewall".into(),

@@ -4,10 +4,12 @@ mod dns;
 mod hint;
 mod node_port;
 mod probe;
+mod race;
 mod symptom;
 mod workload;
 
 pub use hint::hint;
+pub use race::race;
 pub use symptom::symptom;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -267,7 +267,7 @@ fn replay(
     path: &Path,
 ) -> Result<ExitCode, Error> {
     let mut outlet = Outlet::new(filter, sinks(args)?, args.count);
-    let attributor =
+    let mut attributor =
         cluster::given(common)?.map(|state| Attributor::new(settings::node_name(), Some(state)));
     let since = args.since.map(ago);
     let drops = Recorded::open(path)?.filter(|drop| match (drop, since) {
@@ -275,7 +275,7 @@ fn replay(
         _ => true,
     });
     let drops = drops.map(|drop| {
-        drop.map(|drop| match &attributor {
+        drop.map(|drop| match &mut attributor {
             Some(attributor) => attributor.again(&drop),
             None => drop,
         })

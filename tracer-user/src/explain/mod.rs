@@ -80,6 +80,7 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
                 .filter(|_| outcome == PolicyVerdict::Denied)
                 .and_then(|side| side.nearest_miss.as_ref())
                 .map(miss),
+            change: None,
         },
         reply: judged.reply,
         reason: verdict.reason.clone(),

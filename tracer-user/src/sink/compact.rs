@@ -98,7 +98,12 @@ impl<W: Write + Send> Sink for Compact<W> {
                 write!(self.out, "\n             {cure}↳ {hint}{cure:#}")?;
             }
         }
-        self.out.write_all(b"\n")
+        self.out.write_all(b"\n")?;
+        for note in &drop.notes {
+            let dim = text::DIM;
+            writeln!(self.out, "             {dim}· {note}{dim:#}")?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -76,6 +76,10 @@ impl TryFrom<&core::Pod> for Pod {
             probes,
             workload: workload(object),
             mounts_api_token: mounts_api_token(object),
+            started: status
+                .and_then(|status| status.start_time.as_ref())
+                .or(object.metadata.creation_timestamp.as_ref())
+                .map(|time| time.0),
             ready: status
                 .and_then(|status| status.conditions.as_deref())
                 .and_then(|conditions| conditions.iter().find(|own| own.type_ == "Ready"))

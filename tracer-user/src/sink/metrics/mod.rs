@@ -162,8 +162,12 @@ impl Metrics {
                     );
                 }
             }
-            // conntrack's doing, and no quarrel between API and node.
-            PolicyVerdict::Allowed if drop.class == Some(Class::ConntrackInvalid) => {}
+            // conntrack's doing, or a matter of seconds: no quarrel between API and node.
+            PolicyVerdict::Allowed
+                if matches!(
+                    drop.class,
+                    Some(Class::ConntrackInvalid | Class::PolicyRace)
+                ) => {}
             PolicyVerdict::Allowed => {
                 self.disagreements
                     .add([direction, namespace, workload], drop.count);

@@ -1,0 +1,48 @@
+//! Drops while a node was still catching up with the API.
+
+use jiff::{SignedDuration, Timestamp};
+use tracer_policy::{Cluster, Direction};
+
+use crate::enrich::Ends;
+
+/// How long a node may take until the rules for a new pod are in place.
+const POD: SignedDuration = SignedDuration::from_secs(10);
+/// How long it may take until a changed policy is.
+const POLICY: SignedDuration = SignedDuration::from_secs(5);
+
+/// What was too new at `time` for its rules to be relied on: a pod at either end, or a policy that
+/// isolates one of them.
+///
+/// The API keeps times to the second, which is the precision of this.
+pub fn race(ends: &Ends<'_>, time: Timestamp, cluster: &Cluster) -> Option<String> {
+    let pods = || ends.source_pod().into_iter().chain(ends.destination_pod());
+    let age = |since: Timestamp, limit| {
+        let age = time.duration_since(since);
+        // A drop may come up to a second "before" what is kept to the second.
+        (age >= SignedDuration::from_secs(-1) && age < limit).then(|| age.as_secs().max(0))
+    };
+    let young_pod = pods().find_map(|pod| Some((pod, age(pod.started?, POD)?)));
+    if let Some((pod, seconds)) = young_pod {
+        return Some(format!(
+            "pod {} was started {seconds} s before this drop",
+            pod.id
+        ));
+    }
+    pods()
+        .flat_map(|pod| {
+            let id = &pod.id;
+            Direction::ALL
+                .into_iter()
+                .flat_map(move |side| cluster.isolating(&id.namespace, &id.name, side))
+        })
+        .filter_map(|id| cluster.policy(id.namespace()?, id.name()))
+        .find_map(|policy| {
+            let change = policy.changed()?;
+            let seconds = age(change.time, POLICY)?;
+            let what = if change.created { "created" } else { "changed" };
+            Some(format!(
+                "policy {} was {what} {seconds} s before this drop",
+                policy.id()
+            ))
+        })
+}
