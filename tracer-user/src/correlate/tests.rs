@@ -12,7 +12,7 @@ fn cluster(ready: &str) -> Cluster {
     let mut cluster = Cluster::new();
     cluster.apply_namespace(Namespace {
         name: "vault".into(),
-        labels: Default::default(),
+        labels: tracer_policy::model::Labels::new(),
     });
     let pod: core::Pod = serde_json::from_value(json!({
         "metadata": {"name": "vault-0", "namespace": "vault"},
