@@ -2,13 +2,20 @@
 
 /// A kind that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// `v1` Namespace.
     Namespace,
+    /// `v1` Pod.
     Pod,
+    /// `v1` Node.
     Node,
+    /// `v1` Service.
     Service,
+    /// `v1` Endpoints.
     Endpoints,
+    /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
+    /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
 }
 
@@ -24,7 +31,8 @@ pub(super) enum Known {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    /// Every kind that is read.
+    pub const ALL: [Self; 7] = [
         Self::Namespace,
         Self::Pod,
         Self::Node,
@@ -55,7 +63,8 @@ impl Kind {
         }
     }
 
-    const fn name(self) -> &'static str {
+    /// As in `kind`.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
@@ -68,7 +77,7 @@ impl Kind {
     }
 
     /// The `apiVersion` it is read in.
-    pub(super) const fn version(self) -> &'static str {
+    pub const fn version(self) -> &'static str {
         match self {
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",

@@ -6,6 +6,7 @@ mod files;
 pub mod host;
 mod kind;
 mod meter;
+pub mod object;
 mod objects;
 mod stream;
 mod unique;
@@ -13,6 +14,7 @@ mod yaml;
 
 pub use error::{LoadError, Place, Warning};
 pub use files::load;
+pub use kind::Kind;
 pub use objects::{Loaded, PolicySource};
 
 #[cfg(test)]

@@ -1,0 +1,253 @@
+//! One object of the API, cut down to what is used.
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tracer_policy::Cluster;
+use tracer_policy::model::{self, ObjectError, ObjectRef};
+
+use super::kind::Kind;
+
+/// An object in the form the cluster state takes it.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// `v1` Namespace.
+    Namespace(model::Namespace),
+    /// `v1` Pod.
+    Pod(Box<model::Pod>),
+    /// `v1` Node.
+    Node(Box<model::Node>),
+    /// `v1` Service.
+    Service(Box<model::Service>),
+    /// `v1` Endpoints: what it says now, subset by subset.
+    Endpoints(ObjectRef, Vec<model::Endpoints>),
+    /// `discovery.k8s.io/v1` EndpointSlice; `None` where it holds no addresses of use.
+    EndpointSlice(ObjectRef, Option<Box<model::Endpoints>>),
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy(Box<networking::NetworkPolicy>),
+}
+
+/// A field that does not hold what the API says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {field}: {problem}")]
+pub struct FieldError {
+    /// Kind and name, as far as they can be told.
+    pub object: String,
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong and what was expected.
+    pub problem: String,
+}
+
+impl From<ObjectError> for FieldError {
+    fn from(error: ObjectError) -> Self {
+        Self {
+            object: format!("{} {}", error.kind, error.object),
+            field: error.field,
+            problem: error.problem,
+        }
+    }
+}
+
+/// What to make of a field of a policy's `spec` that the API does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// An error: in a file it is misspelt, and may be the very line that was meant to let traffic
+    /// through.
+    Refuse,
+    /// Passed over: the API server has taken it, so it is newer than we are.
+    Ignore,
+}
+
+impl Object {
+    /// Takes an object over, and drops what is of no use.
+    ///
+    /// # Errors
+    /// The first field that does not hold what the API says.
+    pub fn read(kind: Kind, mut object: Value, unknown: Unknown) -> Result<Self, FieldError> {
+        Ok(match kind {
+            Kind::Namespace => {
+                let object: core::Namespace = parse(&object)?;
+                Self::Namespace(model::Namespace::try_from(&object)?)
+            }
+            Kind::Pod => {
+                let object: core::Pod = parse(&object)?;
+                Self::Pod(Box::new(model::Pod::try_from(&object)?))
+            }
+            Kind::Node => {
+                let object: core::Node = parse(&object)?;
+                Self::Node(Box::new(model::Node::try_from(&object)?))
+            }
+            Kind::Service => {
+                let object: core::Service = parse(&object)?;
+                Self::Service(Box::new(model::Service::try_from(&object)?))
+            }
+            Kind::Endpoints => {
+                let id = id(&object);
+                let object: core::Endpoints = parse(&object)?;
+                Self::Endpoints(id, model::from_endpoints(&object)?)
+            }
+            Kind::EndpointSlice => {
+                let id = id(&object);
+                // v1beta1, all that servers before 1.21 have, differs in no field that is used.
+                object["apiVersion"] = kind.version().into();
+                let object: discovery::EndpointSlice = parse(&object)?;
+                Self::EndpointSlice(id, model::from_endpoint_slice(&object)?.map(Box::new))
+            }
+            Kind::NetworkPolicy => {
+                let mut object: networking::NetworkPolicy = match unknown {
+                    Unknown::Refuse => parse_strictly(&object)?,
+                    Unknown::Ignore => parse(&object)?,
+                };
+                // As kubectl would apply it.
+                object
+                    .metadata
+                    .namespace
+                    .get_or_insert_with(|| "default".to_owned());
+                Self::NetworkPolicy(Box::new(object))
+            }
+        })
+    }
+
+    /// Adds it to the cluster state, or replaces what was there of the same name.
+    ///
+    /// # Errors
+    /// Where the API server would refuse it; a policy is then kept as one whose rules are not known.
+    pub fn apply(self, cluster: &mut Cluster) -> Result<(), FieldError> {
+        match self {
+            Self::Namespace(namespace) => cluster.apply_namespace(namespace),
+            Self::Pod(pod) => cluster.apply_pod(*pod),
+            Self::Node(node) => cluster.apply_node(*node),
+            Self::Service(service) => cluster.apply_service(*service),
+            Self::Endpoints(id, subsets) => {
+                forget_subsets(cluster, &id);
+                for subset in subsets {
+                    cluster.apply_endpoints(subset);
+                }
+            }
+            Self::EndpointSlice(_, Some(slice)) => cluster.apply_endpoints(*slice),
+            Self::EndpointSlice(id, None) => cluster.remove_endpoints(&id),
+            Self::NetworkPolicy(policy) => {
+                cluster
+                    .apply_network_policy(&policy)
+                    .map_err(|error| FieldError {
+                        object: format!("NetworkPolicy {}", error.policy),
+                        field: error.field,
+                        problem: error.problem.to_string(),
+                    })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes an object out of the cluster state.
+pub fn remove(kind: Kind, id: &ObjectRef, cluster: &mut Cluster) {
+    match kind {
+        Kind::Namespace => cluster.remove_namespace(&id.name),
+        Kind::Pod => cluster.remove_pod(&id.namespace, &id.name),
+        Kind::Node => cluster.remove_node(&id.name),
+        Kind::Service => cluster.remove_service(id),
+        Kind::Endpoints => forget_subsets(cluster, id),
+        Kind::EndpointSlice => cluster.remove_endpoints(id),
+        Kind::NetworkPolicy => cluster.remove_network_policy(&id.namespace, &id.name),
+    }
+}
+
+/// Forgets what an Endpoints object said before: it may have fewer subsets now.
+fn forget_subsets(cluster: &mut Cluster, id: &ObjectRef) {
+    let own = |name: &str| {
+        name.split_once('#')
+            .is_some_and(|(name, _)| name == id.name)
+    };
+    let stale: Vec<_> = cluster
+        .endpoints_of(id)
+        .map(|endpoints| endpoints.id.clone())
+        .filter(|subset| own(&subset.name))
+        .collect();
+    for subset in &stale {
+        cluster.remove_endpoints(subset);
+    }
+}
+
+/// Namespace and name as the model has them.
+fn id(object: &Value) -> ObjectRef {
+    let metadata = |field: &str| object.get("metadata")?.get(field)?.as_str();
+    ObjectRef::new(
+        metadata("namespace").unwrap_or("default"),
+        metadata("name").unwrap_or_default(),
+    )
+}
+
+/// `namespace/name`, or `name` for kinds without a namespace, for messages.
+pub(super) fn full_name(object: &Value) -> String {
+    let metadata = |field: &str| object.get("metadata")?.get(field)?.as_str();
+    let name = metadata("name").unwrap_or("(without a name)");
+    if matches!(object["kind"].as_str(), Some("Namespace" | "Node")) {
+        return name.to_owned();
+    }
+    format!("{}/{name}", metadata("namespace").unwrap_or("default"))
+}
+
+/// Kind and name, for messages.
+pub(super) fn describe(object: &Value) -> String {
+    let kind = object
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or("object");
+    format!("{kind} {}", full_name(object))
+}
+
+fn parse<T: DeserializeOwned>(object: &Value) -> Result<T, FieldError> {
+    serde_path_to_error::deserialize(object).map_err(|error| FieldError {
+        object: describe(object),
+        field: error.path().to_string(),
+        problem: error.inner().to_string(),
+    })
+}
+
+/// As [`parse`], and a field of `spec` that the API does not know is an error.
+fn parse_strictly<T: DeserializeOwned>(object: &Value) -> Result<T, FieldError> {
+    let mut unknown = None;
+    let mut note = |path: serde_ignored::Path<'_>| {
+        let path = plain(&path);
+        if path.starts_with("spec") && unknown.is_none() {
+            unknown = Some(path);
+        }
+    };
+    let parsed = serde_ignored::deserialize::<_, _, T>(object, &mut note);
+    // Parsed once more for an error that has a path.
+    let Ok(parsed) = parsed else {
+        return parse(object);
+    };
+    match unknown {
+        None => Ok(parsed),
+        Some(field) => Err(FieldError {
+            object: describe(object),
+            field,
+            problem: "no field of this name in the API; is it misspelt or wrongly indented?".into(),
+        }),
+    }
+}
+
+/// The path in the way the API writes it: `spec.ingress[0].from`.
+fn plain(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", plain(parent)),
+        Path::Map { parent, key } => {
+            let parent = plain(parent);
+            if parent.is_empty() {
+                key.clone()
+            } else {
+                format!("{parent}.{key}")
+            }
+        }
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => plain(parent),
+    }
+}
