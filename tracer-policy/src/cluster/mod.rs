@@ -2,6 +2,7 @@
 
 mod addresses;
 mod dataplane;
+mod history;
 mod objects;
 mod policies;
 mod services;
@@ -17,6 +18,7 @@ use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
 
 pub use addresses::Owner;
+pub(crate) use history::Claim;
 
 /// Everything about a cluster that decides a packet's fate.
 ///
@@ -37,6 +39,7 @@ pub struct Cluster {
     endpoints: BTreeMap<ObjectRef, Arc<Endpoints>>,
     endpoints_by_service: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
     endpoints_by_ip: HashMap<IpAddr, Vec<ObjectRef>>,
+    history: history::History,
     dataplane: dataplane::Signs,
     profile: Option<Profile>,
 }

@@ -7,6 +7,8 @@ mod side;
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use crate::cluster::Cluster;
 use crate::flow::{End, Flow};
 use crate::model::Protocol;
@@ -22,6 +24,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) profile: Profile,
     /// Policies that count as applied although the cluster does not hold them.
     pub(crate) overlay: &'a [Policy],
+    /// When; `None` is now.
+    pub(crate) time: Option<Timestamp>,
 }
 
 /// A flow between two known parties, with addresses of one family.
@@ -47,6 +51,19 @@ impl Cluster {
             cluster: self,
             profile,
             overlay: &[],
+            time: None,
+        }
+        .verdict(flow)
+    }
+
+    /// Judges a packet of a flow that was on its way at `time`: addresses are those of the pods that had
+    /// them then, as far as that is remembered.
+    pub fn evaluate_at(&self, flow: &Flow, profile: Profile, time: Timestamp) -> Verdict {
+        Judge {
+            cluster: self,
+            profile,
+            overlay: &[],
+            time: Some(time),
         }
         .verdict(flow)
     }
@@ -70,6 +87,7 @@ impl Cluster {
             cluster: self,
             profile,
             overlay,
+            time: None,
         }
         .verdict(flow)
     }
@@ -89,7 +107,7 @@ impl Judge<'_> {
     }
 
     pub(crate) fn verdict(&self, flow: &Flow) -> Verdict {
-        let from = match Party::of(self.cluster, &flow.from) {
+        let from = match Party::of(self.cluster, &flow.from, self.time) {
             Ok(party) => party,
             Err(reason) => return self.unknown(reason),
         };
@@ -98,7 +116,7 @@ impl Judge<'_> {
         {
             return verdict;
         }
-        match Party::of(self.cluster, &flow.to) {
+        match Party::of(self.cluster, &flow.to, self.time) {
             Ok(to) => self.parties(&from, &to, flow.port, flow.protocol, false),
             Err(reason) => self.unknown(reason),
         }
@@ -141,7 +159,7 @@ impl Judge<'_> {
         let mut shown: Option<Verdict> = None;
         let mut endpoints = Vec::with_capacity(backends.len());
         for (ip, port) in backends {
-            let verdict = match Party::of(cluster, &End::Ip(ip)) {
+            let verdict = match Party::of(cluster, &End::Ip(ip), self.time) {
                 Ok(to) => self.parties(from, &to, Some(port), flow.protocol, true),
                 Err(reason) => self.unknown(reason),
             };

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::slice;
 
-use crate::cluster::{Cluster, NamespaceEntry, PodEntry};
+use jiff::Timestamp;
+
+use crate::cluster::{Claim, Cluster, NamespaceEntry, PodEntry};
 use crate::flow::End;
 use crate::model::NodeAddressKind;
 
@@ -34,9 +36,13 @@ enum Ips<'a> {
 
 impl<'a> Party<'a> {
     /// Identifies an end; the reason where nothing can be said of it.
-    pub(crate) fn of(cluster: &'a Cluster, end: &End) -> Result<Self, String> {
+    pub(crate) fn of(
+        cluster: &'a Cluster,
+        end: &End,
+        time: Option<Timestamp>,
+    ) -> Result<Self, String> {
         match end {
-            End::Ip(ip) => Ok(Self::at(cluster, ip.to_canonical())),
+            End::Ip(ip) => Ok(Self::at(cluster, ip.to_canonical(), time)),
             End::Pod(id) => {
                 let (Some(entry), Some(namespace)) = (
                     cluster.pod_entry(&id.namespace, &id.name),
@@ -76,11 +82,14 @@ impl<'a> Party<'a> {
         }
     }
 
-    fn at(cluster: &'a Cluster, ip: IpAddr) -> Self {
-        let who = if let Some(entry) = cluster.pod_entry_at(ip)
+    fn at(cluster: &'a Cluster, ip: IpAddr, time: Option<Timestamp>) -> Self {
+        let claim = cluster.claim(ip, time);
+        let who = if let Claim::Pod(entry) = claim
             && let Some(namespace) = cluster.namespace_entry(&entry.pod.id.namespace)
         {
             Who::Pod { entry, namespace }
+        } else if matches!(claim, Claim::Open) {
+            Who::External
         } else if let Some((node, _)) = cluster.node_at(ip) {
             Who::Node(Some(&node.name))
         } else {

@@ -1,0 +1,253 @@
+//! Who had an address a moment ago: packets are judged a little after they were dropped, and pods come
+//! and go meanwhile.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Cluster, Owner, PodEntry};
+use crate::model::ObjectRef;
+
+/// How long a pod is remembered after it gave its address up.
+const REMEMBERED: SignedDuration = SignedDuration::from_mins(2);
+/// Kubernetes keeps times to the second, so that a pod may be a second older than it says.
+const PRECISION: SignedDuration = SignedDuration::from_secs(1);
+
+/// Pods that had an address, the latest last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History(HashMap<IpAddr, Vec<Gone>>);
+
+/// A pod that had an address, with the policies that isolated it then.
+#[derive(Clone, Debug)]
+struct Gone {
+    entry: Arc<PodEntry>,
+    until: Timestamp,
+}
+
+impl History {
+    fn remember(&mut self, entry: &Arc<PodEntry>, ip: IpAddr, until: Timestamp) {
+        let list = self.0.entry(ip).or_default();
+        list.retain(|gone| until.duration_since(gone.until) <= REMEMBERED);
+        list.push(Gone {
+            entry: Arc::clone(entry),
+            until,
+        });
+    }
+
+    /// The first of the pods that gave the address up after `time`.
+    fn before(&self, ip: IpAddr, time: Timestamp) -> Option<&PodEntry> {
+        let gone = self.0.get(&ip)?.iter().find(|gone| gone.until > time)?;
+        Some(&gone.entry)
+    }
+
+    /// The last pod that gave the address up, if that is not too long ago.
+    fn last(&self, ip: IpAddr, time: Timestamp) -> Option<&PodEntry> {
+        let gone = self.0.get(&ip)?.last()?;
+        (time.duration_since(gone.until) <= REMEMBERED).then_some(&*gone.entry)
+    }
+}
+
+/// Who had an address at a time.
+pub(crate) enum Claim<'a> {
+    /// This pod.
+    Pod(&'a PodEntry),
+    /// One of several pods, and it cannot be said which; or one that is not known yet.
+    Open,
+    /// No pod.
+    Nobody,
+}
+
+impl Cluster {
+    /// As [`Cluster::owner`], of a packet at `time`; `None` where a pod had the address then and it
+    /// cannot be said which.
+    ///
+    /// A pod that gave the address up since is remembered for two minutes, if it was taken away with
+    /// [`Cluster::retire_pod`]. A pod that started later than `time` is not the owner.
+    pub fn owner_at(&self, ip: IpAddr, time: Timestamp) -> Option<Owner<'_>> {
+        match self.claim(ip.to_canonical(), Some(time)) {
+            Claim::Pod(entry) => Some(Owner::Pod(&entry.pod)),
+            Claim::Open => None,
+            Claim::Nobody => Some(self.owner(ip)),
+        }
+    }
+
+    pub(crate) fn claim(&self, ip: IpAddr, time: Option<Timestamp>) -> Claim<'_> {
+        let living = self.pod_entry_at(ip);
+        let Some(time) = time else {
+            return living.map_or(Claim::Nobody, Claim::Pod);
+        };
+        let started = living.and_then(|entry| entry.pod.started);
+        match (self.history.before(ip, time), living) {
+            // The new pod had started, but a pod gets its address some time after.
+            (Some(_), Some(_)) if started.is_none_or(|started| started <= time) => Claim::Open,
+            (Some(gone), _) => Claim::Pod(gone),
+            (None, Some(_)) if started.is_some_and(|started| started > time + PRECISION) => {
+                self.history.last(ip, time).map_or(Claim::Open, Claim::Pod)
+            }
+            (None, Some(entry)) => Claim::Pod(entry),
+            (None, None) => self
+                .history
+                .last(ip, time)
+                .map_or(Claim::Nobody, Claim::Pod),
+        }
+    }
+
+    /// Removes a pod and remembers that it had its addresses until `time`.
+    pub fn retire_pod(&mut self, id: &ObjectRef, time: Timestamp) {
+        self.remember(id, &[], time);
+        self.remove_pod(&id.namespace, &id.name);
+    }
+
+    /// Adds or replaces a pod, and remembers addresses that it gives up with that at `time`: by finishing,
+    /// or by being another pod of the same name.
+    pub fn succeed_pod(&mut self, pod: crate::model::Pod, time: Timestamp) {
+        let same = self
+            .pod(&pod.id.namespace, &pod.id.name)
+            .is_some_and(|old| old.uid == pod.uid);
+        let kept = if same && !pod.phase.finished() {
+            pod.ips.as_slice()
+        } else {
+            &[]
+        };
+        self.remember(&pod.id, kept, time);
+        if !same {
+            self.remove_pod(&pod.id.namespace, &pod.id.name);
+        }
+        self.apply_pod(pod);
+    }
+
+    /// Forgets pods that were gone long before `now`.
+    pub fn forget_gone(&mut self, now: Timestamp) {
+        self.history.0.retain(|_, list| {
+            list.retain(|gone| now.duration_since(gone.until) <= REMEMBERED);
+            !list.is_empty()
+        });
+    }
+
+    fn remember(&mut self, id: &ObjectRef, kept: &[IpAddr], time: Timestamp) {
+        let Some(entry) = self.pod_entry_shared(id) else {
+            return;
+        };
+        if entry.pod.host_network || entry.pod.phase.finished() {
+            return;
+        }
+        for ip in entry.pod.ips.iter().filter(|ip| !kept.contains(ip)) {
+            self.history.remember(&entry, ip.to_canonical(), time);
+        }
+    }
+
+    fn pod_entry_shared(&self, id: &ObjectRef) -> Option<Arc<PodEntry>> {
+        let slot = *self.namespaces.get(&id.namespace)?.pods.get(&id.name)?;
+        self.pods.get(slot as usize)?.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Namespace, Pod};
+    use crate::{End, Flow};
+
+    const IP: &str = "10.42.0.5";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn pod(name: &str, started: i64) -> Pod {
+        let object = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name, "namespace": "n", "uid": format!("{name}-{started}"),
+                "labels": {"app": name}},
+            "spec": {"containers": []},
+            "status": {"phase": "Running", "podIP": IP, "startTime": at(started).to_string()}}))
+        .unwrap();
+        Pod::try_from(&object as &k8s_openapi::api::core::v1::Pod).unwrap()
+    }
+
+    fn cluster() -> Cluster {
+        let mut cluster = Cluster::new();
+        cluster.apply_namespace(Namespace {
+            name: "n".into(),
+            labels: crate::model::Labels::new(),
+        });
+        cluster
+    }
+
+    fn owner(cluster: &Cluster, second: i64) -> String {
+        match cluster.owner_at(IP.parse().unwrap(), at(second)) {
+            Some(Owner::Pod(pod)) => pod.uid.clone().unwrap(),
+            Some(_) => "nobody".into(),
+            None => "open".into(),
+        }
+    }
+
+    #[test]
+    fn a_reused_address_never_blames_the_new_owner() {
+        let mut cluster = cluster();
+        cluster.succeed_pod(pod("old", 0), at(0));
+        cluster.retire_pod(&ObjectRef::new("n", "old"), at(10));
+        assert_eq!(owner(&cluster, 9), "old-0");
+        assert_eq!(owner(&cluster, 11), "old-0", "nobody else had it since");
+        cluster.succeed_pod(pod("new", 20), at(21));
+        assert_eq!(owner(&cluster, 9), "old-0");
+        assert_eq!(owner(&cluster, 12), "old-0");
+        assert_eq!(owner(&cluster, 19), "new-20", "to the second");
+        assert_eq!(owner(&cluster, 21), "new-20");
+    }
+
+    #[test]
+    fn two_at_once_are_left_open() {
+        let mut cluster = cluster();
+        cluster.succeed_pod(pod("old", 0), at(0));
+        cluster.succeed_pod(pod("new", 20), at(21));
+        cluster.retire_pod(&ObjectRef::new("n", "old"), at(30));
+        assert_eq!(owner(&cluster, 10), "old-0");
+        assert_eq!(owner(&cluster, 25), "open");
+        assert_eq!(owner(&cluster, 30), "new-20");
+    }
+
+    #[test]
+    fn a_pod_of_the_same_name_is_another_pod() {
+        let mut cluster = cluster();
+        cluster.succeed_pod(pod("db-0", 0), at(0));
+        cluster.succeed_pod(pod("db-0", 10), at(10));
+        assert_eq!(owner(&cluster, 5), "db-0-0");
+        assert_eq!(owner(&cluster, 10), "db-0-10");
+    }
+
+    #[test]
+    fn a_finished_pod_has_given_its_address_up() {
+        let mut cluster = cluster();
+        cluster.succeed_pod(pod("job", 0), at(0));
+        let mut finished = pod("job", 0);
+        finished.phase = crate::model::Phase::Succeeded;
+        cluster.succeed_pod(finished, at(10));
+        assert_eq!(owner(&cluster, 5), "job-0");
+        assert_eq!(owner(&cluster, 10 + 121), "nobody");
+        cluster.forget_gone(at(10 + 121));
+        assert_eq!(owner(&cluster, 5), "nobody");
+    }
+
+    #[test]
+    fn a_gone_pod_is_judged_by_the_policies_it_had() {
+        let mut cluster = cluster();
+        let policy = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "closed", "namespace": "n"},
+            "spec": {"podSelector": {"matchLabels": {"app": "old"}}}}))
+        .unwrap();
+        cluster.apply_network_policy(&policy).unwrap();
+        cluster.succeed_pod(pod("old", 0), at(0));
+        cluster.retire_pod(&ObjectRef::new("n", "old"), at(10));
+        cluster.succeed_pod(pod("new", 20), at(21));
+        let flow = Flow::tcp(
+            End::Ip("192.0.2.1".parse().unwrap()),
+            End::Ip(IP.parse().unwrap()),
+            80,
+        );
+        let profile = cluster.profile();
+        assert!(cluster.evaluate_at(&flow, profile, at(5)).is_denied());
+        assert!(cluster.evaluate_at(&flow, profile, at(21)).is_allowed());
+    }
+}
