@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use tracer_policy::model::{Labels, Pod, Protocol};
 use tracer_policy::{Cluster, Owner};
 
@@ -71,6 +72,8 @@ fn is_nobodys(ip: IpAddr) -> bool {
 pub struct Ends<'a> {
     /// The packet's own header.
     pub flow: &'a Flow,
+    /// When it was dropped.
+    pub time: Timestamp,
     /// Who sent it.
     pub source: Owner<'a>,
     /// Whether that can be relied on.
@@ -82,17 +85,27 @@ pub struct Ends<'a> {
 }
 
 impl<'a> Ends<'a> {
-    /// Looks both ends up.
-    pub fn of(flow: &'a Flow, cluster: &'a Cluster, ranges: &PodRanges) -> Self {
-        let source = cluster.owner(flow.source);
-        let destination = cluster.owner(flow.destination);
+    /// Looks both ends up as they were at `time`.
+    pub fn of(flow: &'a Flow, time: Timestamp, cluster: &'a Cluster, ranges: &PodRanges) -> Self {
+        let end = |ip| match cluster.owner_at(ip, time) {
+            Some(owner) => (owner, Known::of(owner, ip, ranges)),
+            None => (Owner::External, Known::Unheld),
+        };
+        let (source, source_known) = end(flow.source);
+        let (destination, destination_known) = end(flow.destination);
         Self {
             flow,
+            time,
             source,
-            source_known: Known::of(source, flow.source, ranges),
+            source_known,
             destination,
-            destination_known: Known::of(destination, flow.destination, ranges),
+            destination_known,
         }
+    }
+
+    /// Whether an end is a pod's that the cluster state does not hold, or not yet.
+    pub fn has_unheld(&self) -> bool {
+        self.source_known == Known::Unheld || self.destination_known == Known::Unheld
     }
 
     /// The sending pod.

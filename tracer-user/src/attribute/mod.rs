@@ -46,7 +46,7 @@ impl Attributor {
         let (Some(flow), Some(cluster)) = (&raw.flow, &self.cluster) else {
             return drop;
         };
-        let ends = Ends::of(flow, cluster, &self.ranges);
+        let ends = Ends::of(flow, time, cluster, &self.ranges);
         let (source, destination) = ends.peers(cluster);
         drop.source = Some(source);
         drop.destination = Some(destination);
@@ -67,7 +67,7 @@ impl Attributor {
         } else if let Some(young) = explained
             .as_ref()
             .filter(|explained| explained.policy.verdict == PolicyVerdict::Allowed)
-            .and_then(|_| classify::race(&ends, time, cluster))
+            .and_then(|_| classify::race(&ends, cluster))
         {
             class = Some(Class::PolicyRace);
             drop.notes.push(young);

@@ -10,14 +10,14 @@ const POD: SignedDuration = SignedDuration::from_secs(10);
 /// How long it may take until a changed policy is.
 const POLICY: SignedDuration = SignedDuration::from_secs(5);
 
-/// What was too new at `time` for its rules to be relied on: a pod at either end, or a policy that
+/// What was too new when it was dropped for its rules to be relied on: a pod at either end, or a policy that
 /// isolates one of them.
 ///
 /// The API keeps times to the second, which is the precision of this.
-pub fn race(ends: &Ends<'_>, time: Timestamp, cluster: &Cluster) -> Option<String> {
+pub fn race(ends: &Ends<'_>, cluster: &Cluster) -> Option<String> {
     let pods = || ends.source_pod().into_iter().chain(ends.destination_pod());
     let age = |since: Timestamp, limit| {
-        let age = time.duration_since(since);
+        let age = ends.time.duration_since(since);
         // A drop may come up to a second "before" what is kept to the second.
         (age >= SignedDuration::from_secs(-1) && age < limit).then(|| age.as_secs().max(0))
     };

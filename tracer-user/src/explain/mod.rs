@@ -7,8 +7,8 @@ use tracer_policy::{
     SideVerdict, Verdict,
 };
 
-use crate::decode::{Flow, Hook, RawDrop};
-use crate::enrich::{Ends, Known};
+use crate::decode::{Hook, RawDrop};
+use crate::enrich::Ends;
 use crate::record::{self, Direction, Grade, PolicyInfo, PolicyVerdict};
 use reading::Reading;
 
@@ -57,7 +57,7 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
     };
     // A pod that the cluster state does not hold may be one that a rule lets through, or one that other
     // policies isolate.
-    let stranger = ends.source_known == Known::Unheld || ends.destination_known == Known::Unheld;
+    let stranger = ends.has_unheld();
     let (outcome, grade) = match verdict.verdict {
         Outcome::Denied if stranger => (PolicyVerdict::Denied, Grade::Likely),
         Outcome::Denied => (
@@ -103,7 +103,7 @@ impl Judged {
         let own = cluster.profile();
         // Exemptions are what a dataplane lets through; this packet it did not.
         let strict = own.without_exemptions();
-        let judged = |reply| judge(flow, reply, cluster, strict);
+        let judged = |reply| judge(ends, reply, cluster, strict);
         // An established connection passes, policies or not, where the dataplane keeps track of it. That
         // this packet did not has a second cause: a new policy, or a state that was lost.
         let midway = flow
@@ -128,7 +128,7 @@ impl Judged {
         let exempt = verdict.is_denied()
             && strict != own
             && hook == Some(Hook::Netfilter)
-            && judge(flow, reply, cluster, own).is_allowed();
+            && judge(ends, reply, cluster, own).is_allowed();
         Self {
             verdict,
             reply,
@@ -152,7 +152,8 @@ impl Judged {
     }
 }
 
-fn judge(flow: &Flow, reply: bool, cluster: &Cluster, profile: Profile) -> Verdict {
+fn judge(ends: &Ends<'_>, reply: bool, cluster: &Cluster, profile: Profile) -> Verdict {
+    let flow = ends.flow;
     let (from, to, port) = if reply {
         (flow.destination, flow.source, flow.source_port)
     } else {
@@ -164,7 +165,7 @@ fn judge(flow: &Flow, reply: bool, cluster: &Cluster, profile: Profile) -> Verdi
         port,
         protocol: flow.protocol,
     };
-    cluster.evaluate_as(&flow, profile)
+    cluster.evaluate_at(&flow, profile, ends.time)
 }
 
 /// Whether policies are enforced at such a hook. A security module or a socket's own filter has rules
