@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::live::Status;
 use crate::kernel::Meter;
 use crate::pipeline;
 use crate::sink::metrics::{self, Metrics};
@@ -19,22 +20,54 @@ pub struct Health {
     metrics: Arc<Metrics>,
     kernel: Meter,
     losses: Arc<pipeline::Losses>,
-    synced: bool,
+    state: State,
+}
+
+/// Where the cluster state comes from, and how current it is.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// There is none: addresses only.
+    None,
+    /// From files, as they were.
+    Fixed,
+    /// From the API server.
+    Live(Status),
+}
+
+impl State {
+    /// Whether it is whole and current, as far as can be known.
+    pub fn is_synced(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Fixed => true,
+            Self::Live(status) => status.health().is_synced(),
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("without cluster state (addresses only)"),
+            Self::Fixed => f.write_str("cluster state from files"),
+            Self::Live(status) => status.health().fmt(f),
+        }
+    }
 }
 
 impl Health {
-    /// `synced`: whether cluster state is there.
+    /// From what counts and what keeps the cluster's state.
     pub fn new(
         metrics: Arc<Metrics>,
         kernel: Meter,
         losses: Arc<pipeline::Losses>,
-        synced: bool,
+        state: State,
     ) -> Self {
         Self {
             metrics,
             kernel,
             losses,
-            synced,
+            state,
         }
     }
 
@@ -76,7 +109,8 @@ pub async fn serve(
         .await
 }
 
-async fn render(State(health): State<Arc<Health>>) -> Response {
+async fn render(extract::State(health): extract::State<Arc<Health>>) -> Response {
+    health.metrics.set_synced(health.state.is_synced());
     match health.metrics.render(health.losses()) {
         Ok(text) => (
             [(
@@ -92,10 +126,10 @@ async fn render(State(health): State<Arc<Health>>) -> Response {
 
 /// The agent serves only once it is attached, so answering at all is half of being ready; working
 /// without cluster state is degraded, not unready, and is said.
-async fn ready(State(health): State<Arc<Health>>) -> String {
-    if health.synced {
+async fn ready(extract::State(health): extract::State<Arc<Health>>) -> String {
+    if health.state.is_synced() {
         "ok\n".to_owned()
     } else {
-        "ok: attached, without cluster state (addresses only)\n".to_owned()
+        format!("ok: attached, {}\n", health.state)
     }
 }

@@ -24,6 +24,8 @@ pub struct Attributor {
     cluster: Option<Arc<Cluster>>,
     ranges: PodRanges,
     correlator: Correlator,
+    /// Whether the cluster is whole enough to be asked.
+    known: bool,
 }
 
 impl Attributor {
@@ -35,6 +37,36 @@ impl Attributor {
             cluster,
             ranges,
             correlator: Correlator::default(),
+            known: true,
+        }
+    }
+
+    /// The cluster, to be changed; [`Attributor::nodes_changed`] is to follow where nodes were.
+    pub fn cluster_mut(&mut self) -> &mut Cluster {
+        Arc::make_mut(self.cluster.get_or_insert_default())
+    }
+
+    /// Learns from nodes anew which addresses are pods'.
+    pub fn nodes_changed(&mut self) {
+        self.ranges = self
+            .cluster
+            .as_deref()
+            .map(PodRanges::of)
+            .unwrap_or_default();
+    }
+
+    /// Whether the cluster is whole enough to be asked; before that, drops stay addresses.
+    pub const fn set_known(&mut self, known: bool) {
+        self.known = known;
+    }
+
+    /// Whether both ends of a drop are somebody the cluster knows, or nobody's of whom it could.
+    pub fn knows(&self, raw: &RawDrop, time: Timestamp) -> bool {
+        match (&raw.flow, self.cluster.as_deref()) {
+            (Some(flow), Some(cluster)) => {
+                !Ends::of(flow, time, cluster, &self.ranges).has_unheld()
+            }
+            _ => true,
         }
     }
 
@@ -46,6 +78,9 @@ impl Attributor {
         let (Some(flow), Some(cluster)) = (&raw.flow, &self.cluster) else {
             return drop;
         };
+        if !self.known {
+            return drop;
+        }
         let ends = Ends::of(flow, time, cluster, &self.ranges);
         let (source, destination) = ends.peers(cluster);
         drop.source = Some(source);

@@ -11,11 +11,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{CaptureArgs, Common, Error, cluster, settings};
-use crate::attribute::Attributor;
 use crate::filter::Filter;
 use crate::http::{self, Health};
 use crate::kernel::{self, Capture, Clock};
-use crate::pipeline::{self, Losses, Outlet, Stages};
+use crate::pipeline::{self, Inbox, Losses, Outlet, Stages};
 use crate::sink::Sink;
 use crate::sink::metrics::{Count, Metrics};
 use crate::stream::{DEFAULT_SOCKET, History, Server};
@@ -82,12 +81,12 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
             measure_cost: args.measure_cost,
             ..kernel::Options::default()
         })?;
-        let synced = state.is_some();
-        metrics.set_synced(synced);
+        let inbox = Inbox::default();
+        let attribution = state.start(&node, inbox.waker(), &stop).await?;
         tracing::info!(
             node,
             hook = capture.hooks().kfree_skb.as_str(),
-            cluster = synced,
+            cluster = %attribution.state,
             "watching drops"
         );
         for missing in &capture.hooks().missing {
@@ -98,20 +97,21 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
             Arc::clone(&metrics),
             capture.meter(),
             Arc::clone(&losses),
-            synced,
+            attribution.state,
         ));
         tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
         let server = tokio::spawn(http::serve(listener, Arc::clone(&health), stop.clone()));
         let stages = Stages {
             decoder: capture.decoder(),
             clock: Clock::new(),
-            attributor: Attributor::new(node, state),
+            attributor: attribution.attributor,
+            following: attribution.following,
         };
         let sinks: Vec<Box<dyn Sink>> =
             vec![Box::new(Count::new(metrics)), Box::new(stream.publisher())];
         let outlet = Outlet::new(Filter::default(), sinks, None);
         let stream = tokio::spawn(stream.serve(stop.clone()));
-        let result = pipeline::run(&mut capture, stages, outlet, losses, stop.clone()).await;
+        let result = pipeline::run(&mut capture, inbox, stages, outlet, losses, stop.clone()).await;
         stop.cancel();
         match server.await {
             Ok(served) => served?,
@@ -126,10 +126,13 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
     })
 }
 
+/// The client's own words for an API server out of reach are many; we say it once.
+const LOG: &str = "info,kube_client=off,kube_runtime=off";
+
 /// Text on a terminal, JSON otherwise; `RUST_LOG` decides how much, `info` by default.
 fn init_logging() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -3,10 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use tracer_policy::Cluster;
 
 use super::{Common, Error, color};
-use crate::cluster::{Loaded, host, load};
+use crate::attribute::Attributor;
+use crate::cluster::live::{self, Found, Keeper};
+use crate::cluster::{Kind, Loaded, host, load};
+use crate::http::State;
+use crate::pipeline::{Following, Waker};
 
 /// How to get what `--cluster PATH` reads.
 pub(super) const HOW_TO_GET_IT: &str = "kubectl get namespaces,nodes,pods,services,endpoints,\
@@ -19,78 +24,177 @@ enum Source {
     None,
     /// A file, a folder, or `-`.
     Path(PathBuf),
+    /// A live API server.
+    Kube(Found),
 }
 
-fn source(common: &Common) -> Result<Option<Source>, Error> {
+/// What was asked for; `None` where nothing was.
+fn asked(common: &Common) -> Result<Option<Source>, Error> {
     match common.cluster.as_deref() {
         None => Ok(None),
         Some("none") => Ok(Some(Source::None)),
-        Some("kube") => Err(Error::Environment(format!(
-            "--cluster kube: this version does not read a live cluster yet; write its objects to a \
-             file and pass that: {HOW_TO_GET_IT}"
-        ))),
-        Some("") => Err(Error::Usage("--cluster: expected a path or `none`".into())),
+        Some("kube") => live::find().map(Source::Kube).map(Some).ok_or_else(|| {
+            Error::Environment(format!(
+                "--cluster kube: found no kubeconfig ($KUBECONFIG, ~/.kube/config, /etc/rancher/k3s/k3s.yaml) \
+                 and no service account; set KUBECONFIG, or pass a file: {HOW_TO_GET_IT}"
+            ))
+        }),
+        Some("") => Err(Error::Usage(
+            "--cluster: expected `kube`, `none` or a path".into(),
+        )),
         Some(path) => Ok(Some(Source::Path(PathBuf::from(path)))),
+    }
+}
+
+/// What was asked for, else the live cluster where one is found.
+fn source(common: &Common) -> Result<Option<Source>, Error> {
+    Ok(asked(common)?.or_else(|| live::find().map(Source::Kube)))
+}
+
+/// The state given with `--cluster`, else of the live cluster where one is found.
+pub(super) fn found(common: &Common) -> Result<Option<Loaded>, Error> {
+    match source(common)? {
+        Some(Source::Path(path)) => read(&path).map(Some),
+        Some(Source::Kube(found)) => list(&found).map(Some),
+        Some(Source::None) | None => Ok(None),
     }
 }
 
 /// The state given with `--cluster`; `None` where there is none to ask.
 pub(super) fn given(common: &Common) -> Result<Option<Arc<Cluster>>, Error> {
-    Ok(given_with_report(common)?.map(|loaded| Arc::new(loaded.cluster)))
-}
-
-/// The state given with `--cluster`, with what was found on the way.
-pub(super) fn given_with_report(common: &Common) -> Result<Option<Loaded>, Error> {
-    match source(common)? {
-        Some(Source::Path(path)) => read(&path).map(Some),
-        Some(Source::None) | None => Ok(None),
-    }
+    let loaded = match asked(common)? {
+        Some(Source::Path(path)) => read(&path)?,
+        Some(Source::Kube(found)) => list(&found)?,
+        Some(Source::None) | None => return Ok(None),
+    };
+    Ok(Some(Arc::new(loaded.cluster)))
 }
 
 /// The state for commands that cannot do without.
 pub(super) fn required(common: &Common, command: &str) -> Result<Loaded, Error> {
     match source(common)? {
         Some(Source::Path(path)) => read(&path),
+        Some(Source::Kube(found)) => list(&found),
         Some(Source::None) => Err(Error::Usage(format!(
             "{command} needs the cluster's objects, and --cluster none gives none; pass --cluster PATH \
              ({HOW_TO_GET_IT})"
         ))),
         None => Err(Error::Usage(format!(
-            "{command} needs the cluster's objects: pass --cluster PATH ({HOW_TO_GET_IT})"
+            "{command} needs the cluster's objects: pass --cluster PATH ({HOW_TO_GET_IT}), or set KUBECONFIG"
         ))),
     }
 }
 
-/// The state for capture on `node`, with the host's own addresses; without `--cluster` what is seen
-/// stays addresses.
-pub(super) fn for_capture(common: &Common, node: &str) -> Result<Option<Arc<Cluster>>, Error> {
+/// The state that drops captured on this node are attributed by.
+#[derive(Debug)]
+pub(super) enum ForCapture {
+    /// Addresses only.
+    None,
+    /// As it was when it was read.
+    Fixed(Arc<Cluster>),
+    /// Followed while drops come in.
+    Live(Found),
+}
+
+/// The state for capture on `node`, with the host's own addresses; without any, what is seen stays
+/// addresses.
+pub(super) fn for_capture(common: &Common, node: &str) -> Result<ForCapture, Error> {
     match source(common)? {
         Some(Source::Path(path)) => {
             let mut loaded = read(&path)?;
-            match host::addresses() {
-                Ok(addresses) => host::merge(&mut loaded.cluster, node, &addresses),
-                Err(error) => color::warn(&format!(
-                    "the host's own addresses cannot be read ({error}); probes from addresses that the \
-                     Node object does not name will not be recognised"
-                )),
-            }
-            Ok(Some(Arc::new(loaded.cluster)))
+            host::merge(&mut loaded.cluster, node, &host_addresses());
+            Ok(ForCapture::Fixed(Arc::new(loaded.cluster)))
         }
-        Some(Source::None) => Ok(None),
+        Some(Source::Kube(found)) => Ok(ForCapture::Live(found)),
+        Some(Source::None) => Ok(ForCapture::None),
         None => {
             color::note(&format!(
-                "no --cluster given: showing addresses only. For names and policies: {HOW_TO_GET_IT}"
+                "no --cluster given and no kubeconfig found: showing addresses only. For names and policies: \
+                 {HOW_TO_GET_IT}"
             ));
-            Ok(None)
+            Ok(ForCapture::None)
         }
+    }
+}
+
+fn host_addresses() -> Vec<std::net::IpAddr> {
+    host::addresses().unwrap_or_else(|error| {
+        color::warn(&format!(
+            "the host's own addresses cannot be read ({error}); probes from addresses that the Node object \
+             does not name will not be recognised"
+        ));
+        Vec::new()
+    })
+}
+
+/// What attributes drops, what keeps it current, and how current it is.
+pub(super) struct Attribution {
+    pub(super) attributor: Attributor,
+    pub(super) following: Option<Following>,
+    pub(super) state: State,
+}
+
+impl ForCapture {
+    /// Starts following where the state is live, until `stop` is cancelled.
+    pub(super) async fn start(
+        self,
+        node: &str,
+        waker: Waker,
+        stop: &CancellationToken,
+    ) -> Result<Attribution, Error> {
+        let name = node.to_owned();
+        Ok(match self {
+            Self::None => Attribution {
+                attributor: Attributor::new(name, None),
+                following: None,
+                state: State::None,
+            },
+            Self::Fixed(cluster) => Attribution {
+                attributor: Attributor::new(name, Some(cluster)),
+                following: None,
+                state: State::Fixed,
+            },
+            Self::Live(found) => {
+                let wake = Arc::new(move || waker.wake());
+                let updates = live::watch(&found, stop.clone(), wake)
+                    .await
+                    .map_err(|error| Error::Environment(error.to_string()))?;
+                let state = State::Live(updates.status.clone());
+                let mut keeper = Keeper::new(name.clone(), host_addresses());
+                keeper.expect(Kind::ALL);
+                let mut attributor = Attributor::new(name, Some(Arc::new(Cluster::new())));
+                attributor.set_known(false);
+                Attribution {
+                    attributor,
+                    following: Some(Following::new(updates, keeper)),
+                    state,
+                }
+            }
+        })
     }
 }
 
 /// Reads objects, and says what is worth saying of them.
 pub(super) fn read(path: &Path) -> Result<Loaded, Error> {
-    let loaded = load(path)?;
+    Ok(said(load(path)?))
+}
+
+/// Lists a live cluster's objects, and says what is worth saying of them.
+fn list(found: &Found) -> Result<Loaded, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let listed = runtime.block_on(live::list(found)).map_err(|error| {
+        Error::Environment(format!(
+            "{error}; without it, pass a file: --cluster PATH ({HOW_TO_GET_IT})"
+        ))
+    })?;
+    Ok(said(listed))
+}
+
+fn said(loaded: Loaded) -> Loaded {
     for warning in loaded.warnings() {
         color::warn(&warning.to_string());
     }
-    Ok(loaded)
+    loaded
 }

@@ -103,8 +103,15 @@ fn report(common: &Common) -> Result<Report, Error> {
             text: format!("cannot be read: {error}"),
         },
     });
-    checks.push(match cluster::given_with_report(common)? {
-        Some(loaded) => {
+    checks.push(match cluster::found(common) {
+        Err(error @ Error::Environment(_)) => Check {
+            name: "cluster",
+            present: false,
+            needed: false,
+            text: error.to_string(),
+        },
+        Err(error) => return Err(error),
+        Ok(Some(loaded)) => {
             let kinds: Vec<_> = loaded
                 .used
                 .iter()
@@ -123,7 +130,7 @@ fn report(common: &Common) -> Result<Report, Error> {
                 ),
             }
         }
-        None => Check {
+        Ok(None) => Check {
             name: "cluster",
             present: false,
             needed: false,

@@ -168,7 +168,7 @@ fn text(out: &mut impl Write, findings: &[Finding], loaded: &Loaded) -> std::io:
     writeln!(
         out,
         "{} policies, {} findings: {} errors, {} warnings, {} of note",
-        loaded.policies.len(),
+        loaded.cluster.policies().count(),
         findings.len(),
         count(Severity::Error),
         count(Severity::Warning),

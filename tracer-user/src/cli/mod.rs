@@ -47,9 +47,15 @@ struct Cli {
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
 struct Common {
-    /// Where pods, nodes, services and policies come from: a YAML or JSON file or folder as `kubectl
-    /// get -o yaml` prints them (`-` for standard input), or `none` for addresses only.
-    #[arg(long, global = true, value_name = "PATH|none", env = "TRACER_CLUSTER")]
+    /// Where pods, nodes, services and policies come from: `kube` for the API server (the default where
+    /// a kubeconfig, K3s's own or a service account is found), a YAML or JSON file or folder as
+    /// `kubectl get -o yaml` prints them (`-` for standard input), or `none` for addresses only.
+    #[arg(
+        long,
+        global = true,
+        value_name = "kube|PATH|none",
+        env = "TRACER_CLUSTER"
+    )]
     cluster: Option<String>,
     /// Namespace: of names given without one, and (watch) of the drops to show.
     #[arg(short, long, global = true, value_name = "NAMESPACE")]

@@ -17,8 +17,9 @@ use super::input::Recorded;
 use super::{CaptureArgs, Common, Error, cluster, color, filters, settings};
 use crate::attribute::Attributor;
 use crate::filter::Filter;
+use crate::http::State;
 use crate::kernel::{self, Capture, Clock};
-use crate::pipeline::{self, Losses, Outcome, Outlet, Stages};
+use crate::pipeline::{self, Inbox, Losses, Outcome, Outlet, Stages};
 use crate::record::Drop;
 use crate::sink::{Compact, Json, Pcapng, Sink, Wide};
 use crate::stream::{self, Client, DEFAULT_SOCKET, Request};
@@ -218,10 +219,13 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
             btf: common.btf.clone(),
             ..kernel::Options::default()
         })?;
+        let inbox = Inbox::default();
+        let attribution = state.start(&node, inbox.waker(), &stop).await?;
         let stages = Stages {
             decoder: capture.decoder(),
             clock: Clock::new(),
-            attributor: Attributor::new(node.clone(), state),
+            attributor: attribution.attributor,
+            following: attribution.following,
         };
         let outlet = Outlet::new(filter, sinks(args)?, args.count);
         let losses = Arc::new(Losses::default());
@@ -230,7 +234,21 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
         }
         let hook = capture.hooks().kfree_skb.as_str();
         color::note(&format!("watching drops on {node} ({hook} kfree_skb)"));
-        let result = pipeline::run(&mut capture, stages, outlet, Arc::clone(&losses), stop).await;
+        let result = pipeline::run(
+            &mut capture,
+            inbox,
+            stages,
+            outlet,
+            Arc::clone(&losses),
+            stop.clone(),
+        )
+        .await;
+        stop.cancel();
+        if let State::Live(status) = &attribution.state
+            && !status.health().is_synced()
+        {
+            color::warn(&status.health().to_string());
+        }
         let kernel = capture.counters()?.lost();
         let lost = kernel + losses.queue() + losses.decode();
         if lost > 0 {

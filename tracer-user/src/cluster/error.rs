@@ -84,6 +84,15 @@ pub enum Warning {
         /// Where the first one stands.
         place: Place,
     },
+    /// Objects that the API server does not let us list.
+    Forbidden {
+        /// Which.
+        resource: String,
+        /// What it says.
+        problem: String,
+    },
+    /// An object that is not as the API says, hence left out.
+    Unreadable(String),
     /// Nothing of use in what was given.
     Nothing {
         /// What was given.
@@ -102,6 +111,11 @@ impl fmt::Display for Warning {
                 "{kind} is not read by this version (first at {place}): what such policies allow or deny \
                  is missing from every verdict"
             ),
+            Self::Forbidden { resource, problem } => write!(
+                f,
+                "{resource} may not be listed, so verdicts know nothing of them: {problem}"
+            ),
+            Self::Unreadable(problem) => write!(f, "left out: {problem}"),
             Self::Nothing { path } => write!(
                 f,
                 "{}: no pod, node, namespace, service, endpoint or policy in it",

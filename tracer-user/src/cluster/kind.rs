@@ -76,6 +76,28 @@ impl Kind {
         }
     }
 
+    /// The versions it is read in, the best first.
+    pub const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::EndpointSlice => &["discovery.k8s.io/v1", "discovery.k8s.io/v1beta1"],
+            Self::NetworkPolicy => &["networking.k8s.io/v1"],
+            _ => &["v1"],
+        }
+    }
+
+    /// The resource's name in URLs.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::Pod => "pods",
+            Self::Node => "nodes",
+            Self::Service => "services",
+            Self::Endpoints => "endpoints",
+            Self::EndpointSlice => "endpointslices",
+            Self::NetworkPolicy => "networkpolicies",
+        }
+    }
+
     /// The `apiVersion` it is read in.
     pub const fn version(self) -> &'static str {
         match self {

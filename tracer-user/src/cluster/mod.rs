@@ -5,6 +5,7 @@ mod error;
 mod files;
 pub mod host;
 mod kind;
+pub mod live;
 mod meter;
 pub mod object;
 mod objects;

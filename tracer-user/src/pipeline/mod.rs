@@ -4,19 +4,25 @@
 //! counted. Decoding, attribution, explanation and the sinks run on a thread of their own, because
 //! writing may block.
 
+mod follow;
 mod outlet;
 mod queue;
 
+pub use follow::Following;
 pub use outlet::{Outcome, Outlet};
+pub use queue::Waker;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use queue::Next;
 use tokio_util::sync::CancellationToken;
 
 use crate::attribute::Attributor;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, RawDrop};
 use crate::kernel::{Capture, Clock};
 
 /// What was lost between kernel and sinks, beside what the kernel side counts itself.
@@ -46,6 +52,33 @@ pub struct Stages {
     pub clock: Clock,
     /// Raw drop → attributed, explained, classified drop.
     pub attributor: Attributor,
+    /// Where the cluster changes while drops come in: how.
+    pub following: Option<Following>,
+}
+
+/// Where records wait between the kernel and the sinks.
+pub struct Inbox {
+    sender: queue::Sender,
+    receiver: queue::Receiver,
+    waker: Waker,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        let (sender, receiver, waker) = queue::bounded(QUEUE_RECORDS);
+        Self {
+            sender,
+            receiver,
+            waker,
+        }
+    }
+}
+
+impl Inbox {
+    /// What wakes the sinks' side.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
 }
 
 /// Runs until `stop` is cancelled, the outlet has had enough, or a sink fails.
@@ -57,12 +90,15 @@ pub struct Stages {
 /// What the kernel side or a sink says.
 pub async fn run(
     capture: &mut Capture,
+    inbox: Inbox,
     mut stages: Stages,
     mut outlet: Outlet,
     losses: Arc<Losses>,
     stop: CancellationToken,
 ) -> Result<Outcome, Error> {
-    let (sender, receiver) = queue::bounded(QUEUE_RECORDS);
+    let Inbox {
+        sender, receiver, ..
+    } = inbox;
     let worker = {
         let losses = Arc::clone(&losses);
         let stop = stop.clone();
@@ -90,6 +126,9 @@ pub async fn run(
     Ok(written?)
 }
 
+/// Records kept back until the cluster is known, at most.
+const EARLY: usize = 4096;
+
 /// Records the queue holds: at 256 bytes each about 4 MiB.
 const QUEUE_RECORDS: usize = 16_384;
 
@@ -99,16 +138,72 @@ fn work(
     outlet: &mut Outlet,
     losses: &Losses,
 ) -> std::io::Result<()> {
-    loop {
-        let record = match receiver.try_next() {
+    let Some(mut following) = stages.following.take() else {
+        loop {
+            let record = match receiver.try_next() {
+                Some(record) => record,
+                None => {
+                    outlet.flush()?;
+                    match receiver.next(None) {
+                        Next::Record(record) => record,
+                        Next::Woken => continue,
+                        Next::End => break,
+                    }
+                }
+            };
+            if !take(record.bytes(), stages, None, outlet, losses)? {
+                break;
+            }
+        }
+        return outlet.flush();
+    };
+    follow(receiver, stages, &mut following, outlet, losses)
+}
+
+/// As above, with a cluster that changes.
+fn follow(
+    receiver: &queue::Receiver,
+    stages: &mut Stages,
+    following: &mut Following,
+    outlet: &mut Outlet,
+    losses: &Losses,
+) -> std::io::Result<()> {
+    // Nothing is looked at before the first whole state, or before that has taken too long.
+    let mut early = VecDeque::new();
+    while let Some(until) = following.start()
+        && early.len() < EARLY
+    {
+        following.catch_up(&mut stages.attributor);
+        match receiver.next(Some(until)) {
+            Next::Record(record) => early.push_back(record),
+            Next::Woken => {}
+            Next::End => break,
+        }
+    }
+    'records: loop {
+        following.catch_up(&mut stages.attributor);
+        while let Some((raw, time)) = following.release(&stages.attributor) {
+            if !give(&raw, time, stages, outlet)? {
+                break 'records;
+            }
+        }
+        let record = match early.pop_front().or_else(|| receiver.try_next()) {
             Some(record) => record,
             None => {
                 outlet.flush()?;
-                let Some(record) = receiver.next() else { break };
-                record
+                match receiver.next(Some(following.next())) {
+                    Next::Record(record) => record,
+                    Next::Woken => continue,
+                    Next::End => break,
+                }
             }
         };
-        if !take(record.bytes(), stages, outlet, losses)? {
+        if !take(record.bytes(), stages, Some(following), outlet, losses)? {
+            break;
+        }
+    }
+    while let Some((raw, time)) = following.release_any() {
+        if !give(&raw, time, stages, outlet)? {
             break;
         }
     }
@@ -119,20 +214,36 @@ fn work(
 fn take(
     record: &[u8],
     stages: &mut Stages,
+    following: Option<&mut Following>,
     outlet: &mut Outlet,
     losses: &Losses,
 ) -> std::io::Result<bool> {
-    match stages.decoder.decode(record) {
-        Ok(raw) => {
-            let time = stages.clock.wall(raw.ktime_ns);
-            outlet.accept(&stages.attributor.attribute(&raw, time), Some(&raw))
-        }
+    let raw = match stages.decoder.decode(record) {
+        Ok(raw) => raw,
         Err(error) => {
             losses.decode.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%error, "a record from the kernel could not be decoded");
-            Ok(true)
+            return Ok(true);
         }
+    };
+    let time = stages.clock.wall(raw.ktime_ns);
+    if let Some(following) = following
+        && following.must_wait(&raw, time, &stages.attributor)
+    {
+        following.hold(raw, time);
+        return Ok(true);
     }
+    give(&raw, time, stages, outlet)
+}
+
+/// One drop, attributed; whether the outlet wants more.
+fn give(
+    raw: &RawDrop,
+    time: Timestamp,
+    stages: &mut Stages,
+    outlet: &mut Outlet,
+) -> std::io::Result<bool> {
+    outlet.accept(&stages.attributor.attribute(raw, time), Some(raw))
 }
 
 /// Why the pipeline ended early.

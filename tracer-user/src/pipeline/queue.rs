@@ -1,6 +1,9 @@
 //! A bounded queue of records that neither side allocates for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 /// The longest record the kernel side sends, in bytes.
 const RECORD_BYTES: usize = size_of::<tracer_common::DropEvent>();
@@ -18,16 +21,69 @@ impl Record {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each record is what the queue is there to avoid"
+)]
+enum Item {
+    Record(Record),
+    /// Nothing but a reason to look elsewhere.
+    Wake,
+}
+
+/// What came of waiting.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each record is what the queue is there to avoid"
+)]
+pub(super) enum Next {
+    /// A record.
+    Record(Record),
+    /// Someone woke us, or the time is up.
+    Woken,
+    /// The sender is gone and the queue is empty.
+    End,
+}
+
 /// The reader's end.
-pub(super) struct Sender(mpsc::SyncSender<Record>);
+pub(super) struct Sender(Arc<mpsc::SyncSender<Item>>);
 
 /// The sinks' end.
-pub(super) struct Receiver(mpsc::Receiver<Record>);
+pub(super) struct Receiver {
+    items: mpsc::Receiver<Item>,
+    woken: Arc<AtomicBool>,
+}
+
+/// Wakes who waits for records, to look at something else.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    /// Weak, so that the queue ends with its sender.
+    items: Weak<mpsc::SyncSender<Item>>,
+    woken: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Wakes it; a full queue needs no waking.
+    pub fn wake(&self) {
+        let Some(items) = self.items.upgrade() else {
+            return;
+        };
+        if !self.woken.swap(true, Ordering::AcqRel) && items.try_send(Item::Wake).is_err() {
+            self.woken.store(false, Ordering::Release);
+        }
+    }
+}
 
 /// A queue of `records` at most; its memory is taken at once.
-pub(super) fn bounded(records: usize) -> (Sender, Receiver) {
-    let (sender, receiver) = mpsc::sync_channel(records);
-    (Sender(sender), Receiver(receiver))
+pub(super) fn bounded(records: usize) -> (Sender, Receiver, Waker) {
+    let (sender, items) = mpsc::sync_channel(records);
+    let sender = Arc::new(sender);
+    let woken = Arc::new(AtomicBool::new(false));
+    let waker = Waker {
+        items: Arc::downgrade(&sender),
+        woken: Arc::clone(&woken),
+    };
+    (Sender(sender), Receiver { items, woken }, waker)
 }
 
 impl Sender {
@@ -38,19 +94,45 @@ impl Sender {
         let length = record.len().min(RECORD_BYTES);
         let mut bytes = [0; RECORD_BYTES];
         bytes[..length].copy_from_slice(&record[..length]);
-        self.0.try_send(Record { length, bytes }).is_ok()
+        self.0
+            .try_send(Item::Record(Record { length, bytes }))
+            .is_ok()
     }
 }
 
 impl Receiver {
     /// The next record if one is there.
     pub(super) fn try_next(&self) -> Option<Record> {
-        self.0.try_recv().ok()
+        loop {
+            match self.items.try_recv().ok()? {
+                Item::Record(record) => return Some(record),
+                Item::Wake => self.woken.store(false, Ordering::Release),
+            }
+        }
     }
 
-    /// Waits for the next record; `None` once the sender is gone and the queue is empty.
-    pub(super) fn next(&self) -> Option<Record> {
-        self.0.recv().ok()
+    /// Waits for the next record, for no longer than `until`.
+    pub(super) fn next(&self, until: Option<Instant>) -> Next {
+        let item = match until {
+            None => self.items.recv().map_err(|_| Next::End),
+            Some(until) => {
+                let wait = until.saturating_duration_since(Instant::now());
+                self.items
+                    .recv_timeout(wait.max(Duration::from_millis(1)))
+                    .map_err(|error| match error {
+                        mpsc::RecvTimeoutError::Timeout => Next::Woken,
+                        mpsc::RecvTimeoutError::Disconnected => Next::End,
+                    })
+            }
+        };
+        match item {
+            Ok(Item::Record(record)) => Next::Record(record),
+            Ok(Item::Wake) => {
+                self.woken.store(false, Ordering::Release);
+                Next::Woken
+            }
+            Err(other) => other,
+        }
     }
 }
 
@@ -58,23 +140,45 @@ impl Receiver {
 mod tests {
     use super::*;
 
+    fn bytes(next: Next) -> Option<Vec<u8>> {
+        match next {
+            Next::Record(record) => Some(record.bytes().to_vec()),
+            Next::Woken => Some(b"(woken)".to_vec()),
+            Next::End => None,
+        }
+    }
+
     #[test]
     fn what_goes_in_comes_out_in_order_and_a_full_queue_refuses() {
-        let (sender, receiver) = bounded(2);
+        let (sender, receiver, _waker) = bounded(2);
         assert!(sender.send(b"one"));
         assert!(sender.send(b""));
         assert!(!sender.send(b"three"));
         drop(sender);
         assert_eq!(receiver.try_next().unwrap().bytes(), b"one");
-        assert_eq!(receiver.next().unwrap().bytes(), b"");
-        assert!(receiver.next().is_none());
+        assert_eq!(bytes(receiver.next(None)), Some(Vec::new()));
         assert!(receiver.try_next().is_none());
+        assert_eq!(bytes(receiver.next(None)), None);
     }
 
     #[test]
     fn an_overlong_record_is_cut_not_a_panic() {
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver, _waker) = bounded(1);
         assert!(sender.send(&[7; RECORD_BYTES + 1]));
-        assert_eq!(receiver.next().unwrap().bytes().len(), RECORD_BYTES);
+        assert_eq!(receiver.try_next().unwrap().bytes().len(), RECORD_BYTES);
+    }
+
+    #[test]
+    fn a_waker_wakes_once_and_takes_no_more_room() {
+        let (sender, receiver, waker) = bounded(2);
+        waker.wake();
+        waker.wake();
+        assert!(sender.send(b"one"));
+        assert_eq!(bytes(receiver.next(None)), Some(b"(woken)".to_vec()));
+        assert_eq!(bytes(receiver.next(None)), Some(b"one".to_vec()));
+        waker.wake();
+        assert_eq!(bytes(receiver.next(None)), Some(b"(woken)".to_vec()));
+        let soon = Instant::now() + Duration::from_millis(1);
+        assert_eq!(bytes(receiver.next(Some(soon))), Some(b"(woken)".to_vec()));
     }
 }

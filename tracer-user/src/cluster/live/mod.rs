@@ -1,0 +1,20 @@
+//! Cluster state from a live API server: listed once, or listed and watched.
+//!
+//! The API server being out of reach is the normal case for this tool: what was last known stays, is
+//! said to be old, and catches up without a restart.
+
+mod connect;
+mod list;
+mod resources;
+mod status;
+mod update;
+mod watch;
+
+pub use connect::{ConnectError, Found, connect, find};
+pub use list::list;
+pub use status::{Health, Status};
+pub use update::{Keeper, Update};
+pub use watch::{Updates, watch};
+
+#[cfg(test)]
+mod tests;

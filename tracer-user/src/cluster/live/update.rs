@@ -1,0 +1,125 @@
+//! Changes of the cluster, and the one who keeps the state by them.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use tracer_policy::Cluster;
+use tracer_policy::model::ObjectRef;
+
+use crate::cluster::Kind;
+use crate::cluster::host;
+use crate::cluster::object::{self, Object};
+
+/// A change.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// An object was added or changed.
+    Apply(Kind, ObjectRef, Object),
+    /// An object is gone.
+    Delete(Kind, ObjectRef),
+    /// A list of all objects of this kind begins.
+    Begin(Kind),
+    /// The list is whole: what was not in it is gone.
+    End(Kind),
+    /// There will be no list of this kind: it may not be read.
+    Absent(Kind),
+}
+
+/// Keeps the state by the changes that come.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    /// Objects held, by kind.
+    held: HashMap<Kind, HashSet<ObjectRef>>,
+    /// Objects of the list that is being read.
+    fresh: HashMap<Kind, HashSet<ObjectRef>>,
+    /// Kinds that were listed whole, or never will be.
+    listed: HashSet<Kind>,
+    expected: HashSet<Kind>,
+    host: Option<(String, Vec<IpAddr>)>,
+}
+
+impl Keeper {
+    /// `node` has `addresses` beside those its object names: the host's own.
+    pub fn new(node: String, addresses: Vec<IpAddr>) -> Self {
+        Self {
+            host: Some((node, addresses)),
+            ..Self::default()
+        }
+    }
+
+    /// Which kinds are to be listed before the state is whole.
+    pub fn expect(&mut self, kinds: impl IntoIterator<Item = Kind>) {
+        self.expected.extend(kinds);
+    }
+
+    /// Whether every kind was listed once.
+    pub fn is_whole(&self) -> bool {
+        !self.expected.is_empty() && self.expected.iter().all(|kind| self.listed.contains(kind))
+    }
+
+    /// Applies a change that became known at `now`; whether nodes changed, hence pod ranges.
+    pub fn apply(&mut self, update: Update, now: Timestamp, cluster: &mut Cluster) -> bool {
+        match update {
+            Update::Apply(kind, id, object) => {
+                if let Some(fresh) = self.fresh.get_mut(&kind) {
+                    fresh.insert(id.clone());
+                }
+                self.held.entry(kind).or_default().insert(id);
+                self.put(kind, object, now, cluster)
+            }
+            Update::Delete(kind, id) => {
+                if let Some(held) = self.held.get_mut(&kind) {
+                    held.remove(&id);
+                }
+                take(kind, &id, now, cluster);
+                kind == Kind::Node
+            }
+            Update::Begin(kind) => {
+                self.fresh.insert(kind, HashSet::new());
+                false
+            }
+            Update::End(kind) => {
+                self.listed.insert(kind);
+                let fresh = self.fresh.remove(&kind).unwrap_or_default();
+                let held = self.held.entry(kind).or_default();
+                let gone: Vec<_> = held.difference(&fresh).cloned().collect();
+                *held = fresh;
+                for id in &gone {
+                    take(kind, id, now, cluster);
+                }
+                kind == Kind::Node && !gone.is_empty()
+            }
+            Update::Absent(kind) => {
+                self.listed.insert(kind);
+                false
+            }
+        }
+    }
+
+    fn put(&self, kind: Kind, object: Object, now: Timestamp, cluster: &mut Cluster) -> bool {
+        match object {
+            Object::Pod(pod) => cluster.succeed_pod(*pod, now),
+            other => {
+                if let Err(error) = other.apply(cluster) {
+                    tracing::warn!(%error, "an object is not as the API says");
+                }
+            }
+        }
+        if kind != Kind::Node {
+            return false;
+        }
+        if let Some((node, addresses)) = &self.host {
+            host::merge(cluster, node, addresses);
+        }
+        true
+    }
+}
+
+fn take(kind: Kind, id: &ObjectRef, now: Timestamp, cluster: &mut Cluster) {
+    if kind == Kind::Pod {
+        cluster.retire_pod(id, now);
+    } else {
+        object::remove(kind, id, cluster);
+    }
+}

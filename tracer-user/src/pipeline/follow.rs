@@ -1,0 +1,113 @@
+//! Cluster state that changes while drops come in.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::attribute::Attributor;
+use crate::cluster::live::{Keeper, Updates};
+use crate::decode::RawDrop;
+
+/// How long drops wait for the first whole state.
+const START: Duration = Duration::from_secs(5);
+/// How long a drop waits for a pod whose address is not known yet.
+const LATE: Duration = Duration::from_secs(3);
+/// Drops that wait at most; more are shown at once.
+const WAITING: usize = 1024;
+/// How often pods that are gone are forgotten.
+const TIDY: Duration = Duration::from_secs(30);
+
+/// Keeps an [`Attributor`] up to date, and drops back that cannot be attributed yet.
+#[derive(Debug)]
+pub struct Following {
+    updates: Updates,
+    keeper: Keeper,
+    /// Drops that came before their pod was known, each with when to give up.
+    waiting: VecDeque<(RawDrop, Timestamp, Instant)>,
+    tidy: Instant,
+    /// Until when drops wait for the first whole state.
+    start: Option<Instant>,
+}
+
+impl Following {
+    /// `updates` from a live cluster, applied through `keeper`.
+    pub fn new(updates: Updates, keeper: Keeper) -> Self {
+        let now = Instant::now();
+        Self {
+            updates,
+            keeper,
+            waiting: VecDeque::new(),
+            tidy: now + TIDY,
+            start: Some(now + START),
+        }
+    }
+
+    /// Applies what has come; whether anything has.
+    pub(super) fn catch_up(&mut self, attributor: &mut Attributor) -> bool {
+        let mut changed = false;
+        let mut nodes = false;
+        while let Ok(update) = self.updates.receiver.try_recv() {
+            nodes |= self
+                .keeper
+                .apply(update, Timestamp::now(), attributor.cluster_mut());
+            changed = true;
+        }
+        if nodes {
+            attributor.nodes_changed();
+        }
+        if changed && self.keeper.is_whole() {
+            attributor.set_known(true);
+            self.start = None;
+        }
+        if Instant::now() >= self.tidy {
+            attributor.cluster_mut().forget_gone(Timestamp::now());
+            self.tidy = Instant::now() + TIDY;
+        }
+        changed
+    }
+
+    /// Until when to wait before the first drop is looked at: the first whole state is worth a moment.
+    pub(super) fn start(&self) -> Option<Instant> {
+        self.start.filter(|until| Instant::now() < *until)
+    }
+
+    /// Whether a drop's pod is not known yet, and there is room for it to wait.
+    pub(super) fn must_wait(
+        &self,
+        raw: &RawDrop,
+        time: Timestamp,
+        attributor: &Attributor,
+    ) -> bool {
+        self.waiting.len() < WAITING && !attributor.knows(raw, time)
+    }
+
+    /// Keeps a drop back.
+    pub(super) fn hold(&mut self, raw: RawDrop, time: Timestamp) {
+        self.waiting.push_back((raw, time, Instant::now() + LATE));
+    }
+
+    /// A drop that need not wait any more.
+    pub(super) fn release(&mut self, attributor: &Attributor) -> Option<(RawDrop, Timestamp)> {
+        let now = Instant::now();
+        let ready = self
+            .waiting
+            .iter()
+            .position(|(raw, time, until)| *until <= now || attributor.knows(raw, *time))?;
+        let (raw, time, _) = self.waiting.remove(ready)?;
+        Some((raw, time))
+    }
+
+    /// A drop that waits, whether it may go or not: the end has come.
+    pub(super) fn release_any(&mut self) -> Option<(RawDrop, Timestamp)> {
+        let (raw, time, _) = self.waiting.pop_front()?;
+        Some((raw, time))
+    }
+
+    /// When something is to be done at the latest.
+    pub(super) fn next(&self) -> Instant {
+        self.waiting
+            .front()
+            .map_or(self.tidy, |(_, _, until)| (*until).min(self.tidy))
+    }
+}
