@@ -94,6 +94,9 @@ const SUBSYSTEMS: u32 = 8;
 /// Reasons a subsystem has room for (Linux 6.18's core has 128).
 const PER_SUBSYSTEM: u32 = 256;
 
+/// Reasons that are counted on their own.
+pub const REASONS: u32 = SUBSYSTEMS * PER_SUBSYSTEM;
+
 /// Words of the bitmap of reasons that are of interest.
 pub const REASON_WORDS: usize = (SUBSYSTEMS * PER_SUBSYSTEM / 64) as usize;
 
@@ -113,6 +116,13 @@ pub const fn reason_bit(reason: u32) -> Option<(usize, u64)> {
     Some(((index / 64) as usize, 1 << (index % 64)))
 }
 
+/// The reason of a bit: its word times 64 and its place in that. What [`reason_bit`] has no room for
+/// shares the first.
+#[must_use]
+pub const fn reason_at(index: u32) -> u32 {
+    ((index / PER_SUBSYSTEM) << 16) | (index % PER_SUBSYSTEM)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +133,17 @@ mod tests {
         assert_eq!(reason_bit(0x49), Some((1, 1 << 9)));
         assert_eq!(reason_bit(0x2_0001), Some((8, 2)));
         assert_eq!(reason_bit(0x7_00ff), Some((REASON_WORDS - 1, 1 << 63)));
+    }
+
+    #[test]
+    fn a_bit_leads_back_to_its_reason() {
+        for reason in [0, 0x49, 0x2_0001, 0x7_00ff] {
+            let (word, bit) = reason_bit(reason).unwrap();
+            assert_eq!(
+                reason_at(u32::try_from(word).unwrap() * 64 + bit.trailing_zeros()),
+                reason
+            );
+        }
     }
 
     #[test]

@@ -11,10 +11,12 @@
 
 mod config;
 mod event;
+mod flow;
 mod packet;
 mod state;
 
-pub use config::{ABSENT, Config, REASON_WORDS, feature, reason_bit};
+pub use config::{ABSENT, Config, REASON_WORDS, REASONS, feature, reason_at, reason_bit};
 pub use event::{ABI, CAPTURE, DropEvent, IFNAME, MAGIC, field};
+pub use flow::{FlowKey, FlowValue, HEAD};
 pub use packet::{Headers, PacketBytes, ethertype, has, parse, parse_into, protocol};
 pub use state::{CpuState, NOTE_VALID_NS, WAKE_EVERY_NS};

@@ -17,11 +17,15 @@ pub const WAKE_EVERY_NS: u64 = 5_000_000;
 pub struct CpuState {
     /// Dropped for a reason nobody asked for.
     pub ignored: u64,
-    /// Handed to user space.
+    /// First packets of a flow, handed to user space.
     pub recorded: u64,
+    /// Further packets of a flow, counted in its entry of the table.
+    pub folded: u64,
+    /// Counted by their reason alone: the table was full.
+    pub overflowed: u64,
     /// Of these, without headers that could be read.
     pub unparsed: u64,
-    /// Lost: the ring was full.
+    /// First packets that were not handed over, because the ring was full; the table has them.
     pub ring_full: u64,
     /// Lost: the packet's memory could not be read.
     pub unreadable: u64,
@@ -39,4 +43,4 @@ pub struct CpuState {
     pub busy: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 80);
+const _: () = assert!(size_of::<CpuState>() == 96);

@@ -5,11 +5,12 @@ use core::ptr::copy_nonoverlapping;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::{debug, warn};
-use tracer_common::{ABI, DropEvent, Headers, IFNAME, MAGIC, field, parse_into};
+use tracer_common::{ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, field, parse_into};
 
 use crate::config::{has_reason, wants};
+use crate::flows::{self, Counted};
 use crate::ring;
-use crate::skb::{Access, Captured, Device, SkBuff};
+use crate::skb::{Access, Captured, Copied, Device, SkBuff};
 use crate::state::{Note, Scratch, This, count, this_cpu};
 
 /// A packet was dropped.
@@ -53,7 +54,7 @@ struct Dropped {
     skb: u64,
     location: u64,
     reason: u32,
-    note: Option<Note>,
+    note: Note,
 }
 
 #[inline(always)]
@@ -66,44 +67,155 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         return;
     };
     let packet = skb.packet(scratch);
-    let ethertype = skb.ethertype();
-    // SAFETY: the scratch is a live map value of this CPU, and `packet` reads other parts of it.
-    let headers = unsafe {
-        zero_headers(scratch);
-        &mut (*scratch).headers
-    };
-    let parsed = parse_into(&packet, ethertype, headers).is_some();
-    if !parsed {
-        // SAFETY: as above; what the parser left there means nothing.
-        unsafe { zero_headers(scratch) };
+    // SAFETY: the scratch is a live map value of this CPU; the event in it, the packet and the key are
+    // parts that do not overlap.
+    let (event, key) = unsafe { (&mut (*scratch).event, &mut (*scratch).key) };
+    event.fields = if has_reason() { field::REASON } else { 0 };
+    event.ethertype = skb.ethertype();
+    event.reason = drop.reason;
+    event.location = drop.location;
+    parse(ctx, this, event, &packet);
+    answer(event, drop, now);
+    let device = place(event, &skb);
+    key.fill(event);
+    if flows::again(key, now) {
+        count!(this, folded);
+        return;
+    }
+
+    event.ktime_ns = now;
+    describe(event, &skb, &packet, device.as_ref());
+    match flows::enter(scratch, now) {
+        Counted::First => hand_over(this, scratch, &packet, now),
+        Counted::Again => count!(this, folded),
+        Counted::NoRoom => {
+            flows::overflow(event);
+            count!(this, overflowed);
+        }
+    }
+}
+
+/// What the packet's headers say.
+#[inline(always)]
+fn parse(ctx: &impl EbpfContext, this: This, event: &mut DropEvent, packet: &Captured) {
+    zero_headers(&mut event.headers);
+    if parse_into(packet, event.ethertype, &mut event.headers).is_some() {
+        event.fields |= field::HEADERS;
+    } else {
+        // What the parser left there means nothing.
+        zero_headers(&mut event.headers);
         count!(this, unparsed);
         debug!(
             ctx,
-            "no IP headers: ethertype {:x}, reason {}", ethertype, drop.reason
+            "no IP headers: ethertype {:x}, reason {}", event.ethertype, event.reason
         );
     }
+}
 
-    // A table of flows, which folds repeats, belongs here: all of its key is known, and nothing is
-    // reserved yet.
+/// What the sender was told.
+#[inline(always)]
+fn answer(event: &mut DropEvent, drop: &Dropped, now: u64) {
+    let (kind, code) = match drop.note.icmp(now) {
+        Some(icmp) => {
+            event.fields |= field::ICMP_REPLY;
+            icmp
+        }
+        None => (0, 0),
+    };
+    event.reply_type = kind;
+    event.reply_code = code;
+}
 
+/// A device that was at hand one way or the other.
+enum Place<A> {
+    At(Device<A>),
+    /// Not at a device yet: where its route leads it.
+    Bound(Device<Copied>),
+}
+
+/// Where the packet was, in numbers.
+#[inline(always)]
+fn place<A: Access>(event: &mut DropEvent, skb: &SkBuff<A>) -> Option<Place<A>> {
+    event.ifindex = 0;
+    event.netns = 0;
+    let place = match skb.device() {
+        Some(device) => {
+            number_device(event, &device);
+            Some(Place::At(device))
+        }
+        None => skb.route_device().map(|device| {
+            number_device(event, &device);
+            event.fields |= field::FROM_ROUTE;
+            Place::Bound(device)
+        }),
+    };
+    if event.fields & field::NETNS == 0
+        && let Some(inode) = skb.socket_netns()
+    {
+        event.netns = inode;
+        event.fields |= field::NETNS;
+    }
+    place
+}
+
+#[inline(always)]
+fn number_device<A: Access>(event: &mut DropEvent, device: &Device<A>) {
+    if let Some(ifindex) = device.ifindex() {
+        event.ifindex = ifindex;
+    }
+    if let Some(inode) = device.netns() {
+        event.netns = inode;
+        event.fields |= field::NETNS;
+    }
+}
+
+/// What only the first packet of a flow is asked.
+#[inline(always)]
+fn describe<A: Access>(
+    event: &mut DropEvent,
+    skb: &SkBuff<A>,
+    packet: &Captured,
+    place: Option<&Place<A>>,
+) {
+    event.magic = MAGIC;
+    event.abi = ABI;
+    event.size = const { size_of::<DropEvent>() as u16 };
+    event.count = 1;
+    event.mark = skb.mark();
+    event.length = packet.length();
+    event.captured = packet.captured();
+    event.reserved = 0;
+    event.reserved_too = 0;
+    event.ifname = [0; IFNAME];
+    let name = match place {
+        Some(Place::At(device)) => device.name(),
+        Some(Place::Bound(device)) => device.name(),
+        None => None,
+    };
+    if let Some([first, second]) = name {
+        event.ifname[..8].copy_from_slice(&first.to_ne_bytes());
+        event.ifname[8..].copy_from_slice(&second.to_ne_bytes());
+        event.fields |= field::INTERFACE;
+    }
+}
+
+/// Hands the record to user space; where the ring is full, user space finds it in the table.
+#[inline(always)]
+fn hand_over(this: This, scratch: *mut Scratch, packet: &Captured, now: u64) {
     let Some(mut entry) = ring::reserve() else {
         count!(this, ring_full);
         return;
     };
     let event: *mut DropEvent = entry.as_mut_ptr();
-    // SAFETY: the ring gave room for a `DropEvent`, aligned to 8 bytes; every field is written below
-    // before the record is handed over.
+    // SAFETY: the ring gave room for a `DropEvent`, aligned to 8 bytes; the head and the packet are all
+    // of it. As words: bytes would be copied one by one.
     unsafe {
-        fill(&mut *event, now, drop, &skb, &packet, ethertype);
-        // As words: an assignment becomes a `memmove` that goes byte by byte.
         copy_nonoverlapping(
-            (&raw const (*scratch).headers).cast::<HeaderWords>(),
-            (&raw mut (*event).headers).cast::<HeaderWords>(),
+            (&raw const (*scratch).event).cast::<[u64; HEAD / 8]>(),
+            event.cast::<[u64; HEAD / 8]>(),
             1,
         );
-        if parsed {
-            (*event).fields |= field::HEADERS;
-        }
+        packet.copy_into(&mut (*event).packet);
     }
     count!(this, recorded);
     ring::submit(entry, now);
@@ -112,91 +224,13 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
 /// [`Headers`] as words of their alignment.
 type HeaderWords = [u32; size_of::<Headers>() / 4];
 
-/// Zeroes the scratch's headers, word by word: the compiler would call a `memset` that goes byte by
-/// byte, which takes longer than all the rest of the program.
-///
-/// # Safety
-///
-/// `scratch` must be a live map value of this CPU.
+/// Zeroes headers word by word: the compiler would call a `memset` that goes byte by byte, which takes
+/// longer than all the rest of the program.
 #[inline(always)]
-unsafe fn zero_headers(scratch: *mut Scratch) {
-    // SAFETY: the headers are that many words, aligned to as many bytes.
-    unsafe {
-        let words = (&raw mut (*scratch).headers).cast::<u32>();
-        for word in 0..size_of::<HeaderWords>() / 4 {
-            words.add(word).write_volatile(0);
-        }
+fn zero_headers(headers: &mut Headers) {
+    let words = (&raw mut *headers).cast::<u32>();
+    for word in 0..size_of::<HeaderWords>() / 4 {
+        // SAFETY: the headers are that many words, aligned to as many bytes.
+        unsafe { words.add(word).write_volatile(0) };
     }
-}
-
-#[inline(always)]
-fn fill<A: Access>(
-    event: &mut DropEvent,
-    now: u64,
-    drop: &Dropped,
-    skb: &SkBuff<A>,
-    packet: &Captured,
-    ethertype: u16,
-) {
-    let mut fields = if has_reason() { field::REASON } else { 0 };
-    event.magic = MAGIC;
-    event.abi = ABI;
-    event.size = const { size_of::<DropEvent>() as u16 };
-    event.ktime_ns = now;
-    event.count = 1;
-    event.location = drop.location;
-    event.reason = drop.reason;
-    event.mark = skb.mark();
-    event.length = packet.length();
-    event.captured = packet.captured();
-    event.ethertype = ethertype;
-    event.reserved = 0;
-    event.reserved_too = 0;
-
-    let (kind, code) = match drop.note.and_then(|note| note.icmp(now)) {
-        Some(icmp) => {
-            fields |= field::ICMP_REPLY;
-            icmp
-        }
-        None => (0, 0),
-    };
-    event.reply_type = kind;
-    event.reply_code = code;
-
-    event.ifindex = 0;
-    event.ifname = [0; IFNAME];
-    event.netns = 0;
-    // Not at a device yet: where its route leads it.
-    fields |= match skb.device() {
-        Some(device) => fill_device(event, &device),
-        None => match skb.route_device() {
-            Some(device) => field::FROM_ROUTE | fill_device(event, &device),
-            None => 0,
-        },
-    };
-    if fields & field::NETNS == 0
-        && let Some(inode) = skb.socket_netns()
-    {
-        event.netns = inode;
-        fields |= field::NETNS;
-    }
-    event.fields = fields;
-    packet.copy_into(&mut event.packet);
-}
-
-/// What there is to say of the device, and which fields that fills.
-#[inline(always)]
-fn fill_device<A: Access>(event: &mut DropEvent, device: &Device<A>) -> u32 {
-    let mut fields = 0;
-    if let (Some(ifindex), Some([first, second])) = (device.ifindex(), device.name()) {
-        event.ifindex = ifindex;
-        event.ifname[..8].copy_from_slice(&first.to_ne_bytes());
-        event.ifname[8..].copy_from_slice(&second.to_ne_bytes());
-        fields |= field::INTERFACE;
-    }
-    if let Some(inode) = device.netns() {
-        event.netns = inode;
-        fields |= field::NETNS;
-    }
-    fields
 }

@@ -1,10 +1,14 @@
 //! tracer's eBPF programs: one at `kfree_skb`, one at `icmp:icmp_send`, each in the two flavours a
 //! kernel may offer. User space loads one of each.
 //!
-//! The way of a drop: is its reason of interest ([`config`]) → what was it ([`skb`]) → into the ring
-//! ([`ring`]); whatever is left out on the way is counted ([`state`]).
+//! The way of a drop: is its reason of interest ([`config`]) → what was it ([`skb`]) → is its flow known
+//! ([`flows`]) → if not, into the ring ([`ring`]); whatever is left out on the way is counted ([`state`]).
 #![no_std]
 #![no_main]
+// The target has no compare-and-swap on old kernels, so `core` gives its atomics no `fetch_add`, which
+// all kernels have. The build allows unstable features to this crate alone, for `build-std`.
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "see above")]
 #![expect(
     missing_docs,
     reason = "the program macros lose the doc comments of what they wrap"
@@ -30,6 +34,7 @@
 
 mod config;
 mod drops;
+mod flows;
 mod ring;
 mod skb;
 mod state;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use tracer_common::{CAPTURE, CpuState, Headers, NOTE_VALID_NS};
+use tracer_common::{CAPTURE, CpuState, DropEvent, FlowKey, FlowValue, NOTE_VALID_NS};
 
 /// Read by user space.
 #[map]
@@ -24,8 +24,12 @@ pub(crate) struct Scratch {
     pub(crate) packet: [u8; CAPTURE],
     /// How many.
     pub(crate) captured: u64,
-    /// What they say.
-    pub(crate) headers: Headers,
+    /// The record that is made.
+    pub(crate) event: DropEvent,
+    /// Its flow.
+    pub(crate) key: FlowKey,
+    /// What is kept of that.
+    pub(crate) value: FlowValue,
 }
 
 /// State of the CPU the program runs on.
@@ -87,22 +91,26 @@ impl This {
     ///
     /// Also for drops nobody asked for: the memory of a packet is soon another packet's.
     #[inline(always)]
-    pub(crate) fn take_note(self, skb: u64) -> Option<Note> {
+    pub(crate) fn take_note(self, skb: u64) -> Note {
         // SAFETY: see `count`.
         unsafe {
             if (*self.0).note_skb != skb {
-                return None;
+                return Note {
+                    ktime_ns: 0,
+                    icmp: 0,
+                };
             }
             (*self.0).note_skb = 0;
-            Some(Note {
+            Note {
                 ktime_ns: (*self.0).note_ktime_ns,
                 icmp: (*self.0).note_icmp,
-            })
+            }
         }
     }
 }
 
-/// What the sender of a packet was told, and when.
+/// What the sender of a packet was told, and when; all 0 where nothing was. No `Option`: the compiler leaves
+/// the fields of a `None` undefined, and older verifiers see it copy them.
 #[derive(Clone, Copy)]
 pub(crate) struct Note {
     ktime_ns: u64,

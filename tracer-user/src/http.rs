@@ -73,11 +73,12 @@ impl Health {
 
     fn losses(&self) -> metrics::Losses {
         let cost = self.kernel.cost();
+        // Counters that cannot be read for once are read at the next scrape.
+        let counters = self.kernel.counters().unwrap_or_default();
         metrics::Losses {
-            // Counters that cannot be read for once are read at the next scrape.
-            kernel: self.kernel.counters().map_or(0, |counters| counters.lost()),
+            kernel: counters.lost(),
+            roomless: counters.overflowed,
             decode: self.losses.decode(),
-            queue: self.losses.queue(),
             cost: (
                 u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX),
                 cost.runs,

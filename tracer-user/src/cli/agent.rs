@@ -76,10 +76,8 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
             })?;
         let stream = Server::bind(&args.socket, &node, History::default())?;
         let mut capture = Capture::start(&kernel::Options {
-            reasons: args.capture.reasons(),
-            btf: common.btf.clone(),
             measure_cost: args.measure_cost,
-            ..kernel::Options::default()
+            ..args.capture.options(common)
         })?;
         let inbox = Inbox::default();
         let attribution = state.start(&node, inbox.waker(), &stop).await?;

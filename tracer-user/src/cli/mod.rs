@@ -23,8 +23,9 @@ pub use error::Error;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::kernel::Reasons;
+use crate::kernel::{self, Reasons};
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Who dropped my packet, and which line of YAML lets it through.
@@ -89,12 +90,32 @@ struct CaptureArgs {
         default_value = "policy"
     )]
     reasons: String,
+    /// Flows that are kept apart at a time: the first packet of each is shown, further ones are counted.
+    /// What finds no room is counted by its reason alone. An entry takes 300 bytes of the kernel's memory.
+    #[arg(long, value_name = "N", env = "TRACER_FLOWS", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    flows: u32,
+    /// How often further packets of a flow are told, such as 1s.
+    #[arg(long, value_name = "DURATION", env = "TRACER_FOLD", default_value = "1s", value_parser = watch::duration, hide_short_help = true)]
+    fold: Duration,
 }
 
 impl CaptureArgs {
     /// Whether they were given, and not only by default.
     fn given(matches: &ArgMatches) -> bool {
-        matches.value_source("reasons") != Some(clap::parser::ValueSource::DefaultValue)
+        ["reasons", "flows", "fold"]
+            .iter()
+            .any(|name| matches.value_source(name) != Some(clap::parser::ValueSource::DefaultValue))
+    }
+
+    /// As the kernel's side takes them.
+    fn options(&self, common: &Common) -> kernel::Options {
+        kernel::Options {
+            reasons: self.reasons(),
+            flows: self.flows,
+            fold_every: self.fold,
+            btf: common.btf.clone(),
+            ..kernel::Options::default()
+        }
     }
 
     fn reasons(&self) -> Reasons {

@@ -18,7 +18,7 @@ use super::{CaptureArgs, Common, Error, cluster, color, filters, settings};
 use crate::attribute::Attributor;
 use crate::filter::Filter;
 use crate::http::State;
-use crate::kernel::{self, Capture, Clock};
+use crate::kernel::{Capture, Clock};
 use crate::pipeline::{self, Inbox, Losses, Outcome, Outlet, Stages};
 use crate::record::Drop;
 use crate::sink::{Compact, Json, Pcapng, Sink, Wide};
@@ -214,11 +214,7 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
         let stop = CancellationToken::new();
         // Before anything is attached, so that no Ctrl-C finds us without a handler.
         pipeline::stop_on_signals(&stop, args.duration)?;
-        let mut capture = Capture::start(&kernel::Options {
-            reasons: args.capture.reasons(),
-            btf: common.btf.clone(),
-            ..kernel::Options::default()
-        })?;
+        let mut capture = Capture::start(&args.capture.options(common))?;
         let inbox = Inbox::default();
         let attribution = state.start(&node, inbox.waker(), &stop).await?;
         let stages = Stages {
@@ -250,11 +246,10 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
             color::warn(&status.health().to_string());
         }
         let kernel = capture.counters()?.lost();
-        let lost = kernel + losses.queue() + losses.decode();
+        let lost = kernel + losses.decode();
         if lost > 0 {
             color::warn(&format!(
-                "{lost} drops were seen but lost on the way (kernel {kernel}, queue {}, undecodable {})",
-                losses.queue(),
+                "{lost} drops were seen but lost on the way (kernel {kernel}, undecodable {})",
                 losses.decode()
             ));
         }

@@ -51,6 +51,11 @@ impl Default for Clock {
     }
 }
 
+/// `bpf_ktime_get_ns` as of now.
+pub(super) fn now_ns() -> u64 {
+    u64::try_from(nanoseconds(clock_gettime(ClockId::Monotonic))).unwrap_or(0)
+}
+
 /// How far the time of day is ahead of the monotonic clock, and when that was; both in nanoseconds.
 fn compare() -> (i128, i128) {
     let before = nanoseconds(clock_gettime(ClockId::Monotonic));

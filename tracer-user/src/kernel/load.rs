@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
@@ -13,6 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::btf::{Btf, BtfError};
 use super::error::Error;
+use super::flows::Flows;
 use super::layout::layout;
 use super::meter::{self, Meter};
 use super::reasons::{ReasonNames, Reasons};
@@ -30,6 +32,9 @@ const MIN_RING: u32 = 64 << 10;
 /// Largest: the kernel counts its size twice in 32 bits.
 const MAX_RING: u32 = 1 << 30;
 
+/// Most flows: 300 MB of the kernel's memory.
+const MAX_FLOWS: u32 = 1 << 20;
+
 /// The end of a verifier's log that is shown; the cause is in the last lines.
 const LOG_LINES: usize = 40;
 
@@ -45,6 +50,10 @@ pub struct Options {
     pub reasons: Reasons,
     /// Size of the ring buffer in bytes; rounded up to a power of two from 64 KiB on.
     pub ring_bytes: u32,
+    /// Flows that are kept apart at a time; 1 to a million.
+    pub flows: u32,
+    /// How often repeats of a flow are told.
+    pub fold_every: Duration,
     /// What the programs say about themselves, through the crate `log`.
     pub log_level: LevelFilter,
     /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
@@ -62,6 +71,9 @@ impl Default for Options {
             reasons: Reasons::Policy,
             // 16,000 records: 3 ms of a flood of 5 million drops a second.
             ring_bytes: 4 << 20,
+            // 5 MB of the kernel's memory.
+            flows: 16_384,
+            fold_every: Duration::from_secs(1),
             log_level: LevelFilter::OFF,
             btf: None,
             measure_cost: false,
@@ -104,6 +116,8 @@ pub struct Hooks {
 pub struct Capture {
     pub(super) ebpf: Ebpf,
     pub(super) ring: RingBuf<MapData>,
+    pub(super) flows: Flows,
+    pub(super) fold_every: Duration,
     /// Hands on what the programs say about themselves.
     pub(super) flush_log: Box<dyn FnMut() + Send>,
     meter: Meter,
@@ -139,6 +153,7 @@ impl Capture {
             .override_global("REASONS", &selection.bitmap, true)
             .override_global(aya_log::LEVEL, &log_level(options.log_level), false)
             .map_max_entries("EVENTS", ring_size(options.ring_bytes))
+            .map_max_entries("FLOWS", options.flows.clamp(1, MAX_FLOWS))
             .load(OBJECT)
             .map_err(load_error)?;
         let stats = options.measure_cost.then(meter::measure).transpose()?;
@@ -169,9 +184,16 @@ impl Capture {
             Some(Map::RingBuf(data)) => RingBuf::try_from(Map::RingBuf(data)).map_err(boxed)?,
             _ => return Err(Error::Load("the object has no ring buffer `EVENTS`".into())),
         };
+        let mut take = |name: &'static str| {
+            ebpf.take_map(name)
+                .ok_or_else(|| Error::Load(format!("the object has no map `{name}`").into()))
+        };
+        let flows = Flows::new(take("FLOWS")?, take("OVERFLOW")?, options.flows)?;
         Ok(Self {
             ebpf,
             ring,
+            flows,
+            fold_every: options.fold_every,
             flush_log,
             meter,
             hooks: Hooks {

@@ -20,12 +20,16 @@ const WORDS: usize = size_of::<CpuState>() / 8;
 pub struct Counters {
     /// Dropped for a reason nobody asked for.
     pub ignored: u64,
-    /// Handed to user space.
+    /// First packets of a flow, handed to user space at once.
     pub recorded: u64,
+    /// Further packets of a flow, counted in the table.
+    pub folded: u64,
+    /// Counted by their reason alone: the table of flows was full.
+    pub overflowed: u64,
     /// Of these, without IP headers that could be read.
     pub unparsed: u64,
-    /// Lost: the ring was full.
-    pub ring_lost: u64,
+    /// First packets that came a little later, out of the table, because the ring was full.
+    pub ring_full: u64,
     /// Lost: the packet's memory could not be read.
     pub unreadable: u64,
     /// Lost: dropped in an interrupt in the middle of another drop on the same CPU.
@@ -37,7 +41,7 @@ pub struct Counters {
 impl Counters {
     /// Drops of interest that did not get to user space.
     pub const fn lost(&self) -> u64 {
-        self.ring_lost + self.unreadable + self.nested
+        self.unreadable + self.nested
     }
 }
 
@@ -96,8 +100,10 @@ impl Meter {
             let state: CpuState = zerocopy::transmute!(*words);
             sum.ignored += state.ignored;
             sum.recorded += state.recorded;
+            sum.folded += state.folded;
+            sum.overflowed += state.overflowed;
             sum.unparsed += state.unparsed;
-            sum.ring_lost += state.ring_full;
+            sum.ring_full += state.ring_full;
             sum.unreadable += state.unreadable;
             sum.nested += state.nested;
             sum.rejects += state.rejects;
@@ -162,12 +168,14 @@ mod tests {
         let counters = Counters {
             ignored: 1,
             recorded: 10,
+            folded: 5,
+            overflowed: 6,
             unparsed: 2,
-            ring_lost: 100,
+            ring_full: 100,
             unreadable: 1000,
             nested: 10_000,
             rejects: 4,
         };
-        assert_eq!(counters.lost(), 11_100);
+        assert_eq!(counters.lost(), 11_000);
     }
 }

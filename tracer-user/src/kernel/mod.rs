@@ -6,6 +6,7 @@
 mod btf;
 mod clock;
 mod error;
+mod flows;
 mod layout;
 mod load;
 mod meter;
@@ -13,6 +14,7 @@ mod probe;
 mod reasons;
 mod source;
 mod symbols;
+mod sys;
 
 pub use btf::{Btf, BtfError};
 pub use clock::Clock;

@@ -16,7 +16,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracer_common::WAKE_EVERY_NS;
 
+use super::clock::now_ns;
 use super::error::Error;
+use super::flows::{Counted, Flows};
 use super::load::{Capture, ICMP_SEND, KFREE_SKB};
 
 /// How often the ring is looked at while there is something in it, and how long it must have been
@@ -28,23 +30,33 @@ const _: () = assert!(DRAIN_EVERY.as_nanos() > WAKE_EVERY_NS as u128);
 /// may have been seen as quiet.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// How often the end waits for a full queue.
+const LAST_TRIES: usize = 200;
+
 /// Records taken before other tasks get their turn.
 const BATCH: usize = 4096;
 
 impl Capture {
-    /// Hands every record to `each` until `cancel`; then takes the programs out, hands over what is
-    /// still in the ring, and returns.
+    /// Hands every record to `each` until `cancel`: the first packet of a flow at once, repeats every [`super::Options::fold_every`]. Then takes the programs out, hands over what is still in the ring and the table, and
+    /// returns.
+    ///
+    /// `each` says whether it took the record; one that it did not take comes again, counted.
     ///
     /// Needs a tokio runtime with I/O and time.
     pub async fn run(
         &mut self,
         cancel: CancellationToken,
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
         let ready = register(&self.ring)?;
         let mut last_record = Instant::now();
+        let mut last_sweep = Instant::now();
         while !cancel.is_cancelled() {
-            match drain(&mut self.ring, &mut each) {
+            if last_sweep.elapsed() >= self.fold_every {
+                last_sweep = Instant::now();
+                self.sweep(&mut each)?;
+            }
+            match drain(&mut self.ring, &mut self.flows, &mut each) {
                 0 => {}
                 BATCH => {
                     last_record = Instant::now();
@@ -59,6 +71,7 @@ impl Capture {
             } else {
                 DRAIN_EVERY
             };
+            let wait = wait.min(self.fold_every);
             tokio::select! {
                 () = cancel.cancelled() => {}
                 woken = timeout(wait, ready.readable()) => {
@@ -69,9 +82,28 @@ impl Capture {
             }
         }
         self.detach();
-        while drain(&mut self.ring, &mut each) > 0 {}
+        while drain(&mut self.ring, &mut self.flows, &mut each) > 0 {}
+        // What is refused now would be lost: whoever takes it is given time to.
+        for _ in 0..LAST_TRIES {
+            self.sweep(&mut each)?;
+            if !self.flows.is_owing() {
+                break;
+            }
+            tokio::time::sleep(DRAIN_EVERY).await;
+        }
         (self.flush_log)();
         Ok(())
+    }
+
+    /// Hands on what was counted since the last time.
+    fn sweep(&mut self, each: &mut impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
+        let counters = self.counters()?;
+        let counted = Counted {
+            folded: counters.folded,
+            overflowed: counters.overflowed,
+            ring_full: counters.ring_full,
+        };
+        self.flows.sweep(counted, now_ns(), each)
     }
 
     /// Takes the programs out of the kernel; what is in the ring stays.
@@ -108,12 +140,16 @@ fn waiting(source: io::Error) -> Error {
 }
 
 /// Hands on up to [`BATCH`] records, and says how many.
-fn drain(ring: &mut RingBuf<MapData>, each: &mut impl FnMut(&[u8])) -> usize {
+fn drain(
+    ring: &mut RingBuf<MapData>,
+    flows: &mut Flows,
+    each: &mut impl FnMut(&[u8]) -> bool,
+) -> usize {
     let mut records = 0;
     while records < BATCH
         && let Some(record) = ring.next()
     {
-        each(&record);
+        flows.first(&record, each);
         records += 1;
     }
     records

@@ -28,16 +28,10 @@ use crate::kernel::{Capture, Clock};
 /// What was lost between kernel and sinks, beside what the kernel side counts itself.
 #[derive(Debug, Default)]
 pub struct Losses {
-    queue: AtomicU64,
     decode: AtomicU64,
 }
 
 impl Losses {
-    /// Records that the full queue refused.
-    pub fn queue(&self) -> u64 {
-        self.queue.load(Ordering::Relaxed)
-    }
-
     /// Records that could not be decoded.
     pub fn decode(&self) -> u64 {
         self.decode.load(Ordering::Relaxed)
@@ -110,13 +104,7 @@ pub async fn run(
                 work(&receiver, &mut stages, &mut outlet, &losses).map(|()| outlet.outcome())
             })?
     };
-    let captured = capture
-        .run(stop, |record| {
-            if !sender.send(record) {
-                losses.queue.fetch_add(1, Ordering::Relaxed);
-            }
-        })
-        .await;
+    let captured = capture.run(stop, |record| sender.send(record)).await;
     drop(sender);
     let written = tokio::task::spawn_blocking(move || worker.join())
         .await

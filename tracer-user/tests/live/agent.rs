@@ -165,7 +165,7 @@ fn the_agent_counts_exactly_serves_streams_and_remembers() {
     );
 
     let follower = agent
-        .watch(&["--count", &PACKETS.to_string()])
+        .watch(&["--count", "2"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -203,7 +203,7 @@ fn the_agent_counts_exactly_serves_streams_and_remembers() {
             .unwrap(),
         PACKETS
     );
-    for stage in ["kernel", "decode", "queue"] {
+    for stage in ["kernel", "decode"] {
         let stage = format!("stage=\"{stage}\"");
         assert_eq!(
             agent.sum("tracer_events_lost_total", &[&stage]).unwrap(),
@@ -222,7 +222,9 @@ fn the_agent_counts_exactly_serves_streams_and_remembers() {
             .collect()
     };
     let followed = drops(&followed.stdout);
-    assert_eq!(followed.len() as u64, PACKETS);
+    // The first packet at once, the others counted.
+    let counts: Vec<_> = followed.iter().map(|drop| drop["count"].as_u64()).collect();
+    assert_eq!(counts, [Some(1), Some(PACKETS - 1)]);
     assert!(
         followed
             .iter()
@@ -231,7 +233,7 @@ fn the_agent_counts_exactly_serves_streams_and_remembers() {
     );
 
     let past = agent
-        .watch(&["--last", "3", "--ip", &vault.to_string()])
+        .watch(&["--last", "2", "--ip", &vault.to_string()])
         .output()
         .unwrap();
     assert!(
@@ -239,6 +241,6 @@ fn the_agent_counts_exactly_serves_streams_and_remembers() {
         "{}",
         String::from_utf8_lossy(&past.stderr)
     );
-    assert_eq!(drops(&past.stdout), followed[followed.len() - 3..]);
+    assert_eq!(drops(&past.stdout), followed[..]);
     agent.stop().unwrap();
 }

@@ -60,6 +60,7 @@ impl Watch {
                 .args(["watch", "-o", "json", "--cluster"])
                 .arg(&cluster)
                 .env("NODE_NAME", "node-1")
+                .env("TRACER_FOLD", "50ms")
                 .env_remove("TRACER_REASONS")
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped());

@@ -6,7 +6,7 @@ use super::*;
 fn record() -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(b"drop");
-    bytes.extend(1u16.to_le_bytes());
+    bytes.extend(2u16.to_le_bytes());
     bytes.extend(256u16.to_le_bytes());
     bytes.extend(123_456_789u64.to_le_bytes()); // ktime
     bytes.extend(1u64.to_le_bytes()); // count
@@ -115,8 +115,8 @@ fn every_truncation_is_an_error() {
 fn foreign_bytes_and_other_versions_are_errors() {
     assert_eq!(decode(&[0; 256]), Err(DecodeError::Foreign(0)));
     let mut other = record();
-    other[4] = 2;
-    assert_eq!(decode(&other), Err(DecodeError::Abi(2)));
+    other[4] = 1;
+    assert_eq!(decode(&other), Err(DecodeError::Abi(1)));
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub struct Losses {
     pub kernel: u64,
     /// Records that could not be decoded.
     pub decode: u64,
-    /// Drops that the full queue between reader and sinks refused.
-    pub queue: u64,
+    /// Packets that found no room in the table of flows, hence are counted without details.
+    pub roomless: u64,
     /// Nanoseconds that tracer's programs ran in the kernel, and how often, as far as it was measured.
     pub cost: (u64, u64),
 }
@@ -38,6 +38,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct ReadAtScrape {
     lost: IntCounterVec,
+    evictions: IntCounter,
     kernel_ns: IntCounter,
     kernel_runs: IntCounter,
     synced: IntGauge,
@@ -187,13 +188,10 @@ impl Metrics {
     /// Where the encoder finds a metric it cannot write, which is a defect.
     pub fn render(&self, losses: Losses) -> prometheus::Result<String> {
         let read = self.read();
-        for (stage, total) in [
-            ("kernel", losses.kernel),
-            ("decode", losses.decode),
-            ("queue", losses.queue),
-        ] {
+        for (stage, total) in [("kernel", losses.kernel), ("decode", losses.decode)] {
             raise_to(&read.lost.with_label_values(&[stage]), total);
         }
+        raise_to(&read.evictions, losses.roomless);
         raise_to(&read.kernel_ns, losses.cost.0);
         raise_to(&read.kernel_runs, losses.cost.1);
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -252,6 +250,10 @@ impl ReadAtScrape {
                 ),
                 &["stage"],
             )?,
+            evictions: IntCounter::new(
+                "tracer_flow_table_evictions_total",
+                "Packets whose flow found no room in the kernel's table: counted in tracer_drops_total by their reason alone.",
+            )?,
             kernel_ns: IntCounter::new(
                 "tracer_kernel_ns_total",
                 "Nanoseconds that tracer's programs ran in the kernel, while it measures (--measure-cost).",
@@ -265,10 +267,11 @@ impl ReadAtScrape {
                 "1 where cluster state is complete, 0 where it is missing or stale.",
             )?,
         };
-        for stage in ["kernel", "decode", "queue"] {
+        for stage in ["kernel", "decode"] {
             read.lost.with_label_values(&[stage]);
         }
         registry.register(Box::new(read.lost.clone()))?;
+        registry.register(Box::new(read.evictions.clone()))?;
         registry.register(Box::new(read.kernel_ns.clone()))?;
         registry.register(Box::new(read.kernel_runs.clone()))?;
         registry.register(Box::new(read.synced.clone()))?;

@@ -89,8 +89,8 @@ fn what_others_counted_is_read_at_scrape_time() {
     let metrics = Metrics::new(2).unwrap();
     let losses = Losses {
         kernel: 4,
+        roomless: 4,
         decode: 1,
-        queue: 2,
         cost: (100, 5),
     };
     metrics.render(losses).unwrap();

@@ -1,0 +1,84 @@
+//! The table of flows, and what is counted where it is full.
+//!
+//! A plain hash table: one that evicts by itself (LRU) would lose counts. User space takes entries out.
+//! Its memory is taken when it is made, because a drop may happen where none can be had.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, PerCpuArray};
+use tracer_common::{DropEvent, FlowKey, FlowValue, HEAD, REASONS, reason_bit};
+
+use crate::state::Scratch;
+
+/// User space sets the size.
+#[map]
+static FLOWS: HashMap<FlowKey, FlowValue> = HashMap::with_max_entries(16_384, 0);
+
+/// Packets that found no room in [`FLOWS`], by the bit of their reason.
+#[map]
+static OVERFLOW: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 0);
+
+/// `BPF_NOEXIST`.
+const NEW: u64 = 1;
+
+/// What became of a packet.
+pub(crate) enum Counted {
+    /// It is the first of its flow.
+    First,
+    /// It was added to its flow.
+    Again,
+    /// There is no room for its flow.
+    NoRoom,
+}
+
+/// Adds a packet to its flow; `true` where the flow is known.
+#[inline(always)]
+pub(crate) fn again(key: &FlowKey, now: u64) -> bool {
+    let Some(flow) = FLOWS.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: the pointer is a live map value, checked by the verifier; CPUs share it, hence the
+    // atomic. The time is one word, and whoever writes it last is right enough.
+    unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*flow).packets, 1);
+        (&raw mut (*flow).last_ns).write_volatile(now);
+    }
+    true
+}
+
+/// Enters a packet's flow into the table.
+#[inline(always)]
+pub(crate) fn enter(scratch: *mut Scratch, now: u64) -> Counted {
+    // SAFETY: the scratch is a live map value of this CPU; event, key and value are parts of it that
+    // do not overlap, and an event begins with its head.
+    let (key, value) = unsafe {
+        let head = (&raw const (*scratch).event).cast::<[u64; HEAD / 8]>();
+        let value = &raw mut (*scratch).value;
+        core::ptr::copy_nonoverlapping(head, &raw mut (*value).head, 1);
+        (*value).packets = 1;
+        (*value).last_ns = now;
+        (&(*scratch).key, &*value)
+    };
+    if FLOWS.insert(key, value, NEW).is_ok() {
+        Counted::First
+    } else if again(key, now) {
+        // Another CPU was first.
+        Counted::Again
+    } else {
+        Counted::NoRoom
+    }
+}
+
+/// Counts a packet by its reason alone.
+#[inline(always)]
+pub(crate) fn overflow(event: &DropEvent) {
+    let index = match reason_bit(event.reason) {
+        Some((word, bit)) => word as u32 * 64 + bit.trailing_zeros(),
+        None => 0,
+    };
+    if let Some(count) = OVERFLOW.get_ptr_mut(index) {
+        // SAFETY: the pointer is a live map value of this CPU, checked by the verifier.
+        unsafe { *count = (*count).wrapping_add(1) };
+    }
+}

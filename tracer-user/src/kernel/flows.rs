@@ -1,0 +1,245 @@
+//! The kernel's table of flows, seen from user space: which packets were only counted, and what has been
+//! told of them.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use tokio::time::Instant;
+use tracer_common::{ABI, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, field};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::error::Error;
+use super::load::boxed;
+use super::sys;
+
+const KEY_WORDS: usize = size_of::<FlowKey>() / 8;
+const VALUE_WORDS: usize = size_of::<FlowValue>() / 8;
+
+type Table = aya::maps::HashMap<MapData, [u64; KEY_WORDS], [u64; VALUE_WORDS]>;
+
+/// A flow without packets for this long is taken out of the table.
+const IDLE: Duration = Duration::from_secs(60);
+/// The same where the table is nearly full.
+const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(5);
+/// Nearly full: so many of ten entries are taken.
+const PRESSURE_TENTHS: usize = 9;
+
+/// The kernel's tables, and how much of them has been told.
+pub(super) struct Flows {
+    table: Table,
+    /// The same once more, for what aya has no call for.
+    table_fd: OwnedFd,
+    overflow: PerCpuArray<MapData, u64>,
+    capacity: usize,
+    told: HashMap<FlowKey, u64>,
+    overflow_told: HashMap<u32, u64>,
+    /// Folded and overflowed packets and full rings at the last look: nothing new, nothing to do.
+    seen: (u64, u64, u64),
+    /// Something was left over at the last look.
+    owing: bool,
+    /// The kernel can hand out an entry and delete it in one step (since 5.14).
+    can_take: bool,
+    aged: Instant,
+}
+
+/// What the programs have counted of late, see [`Flows::sweep`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    pub(super) folded: u64,
+    pub(super) overflowed: u64,
+    pub(super) ring_full: u64,
+}
+
+impl Flows {
+    pub(super) fn new(table: Map, overflow: Map, capacity: u32) -> Result<Self, Error> {
+        let Map::HashMap(data) = &table else {
+            return Err(Error::Load("the map of flows is no hash table".into()));
+        };
+        let table_fd = data.fd().as_fd().try_clone_to_owned().map_err(boxed)?;
+        Ok(Self {
+            table_fd,
+            table: Table::try_from(table).map_err(boxed)?,
+            overflow: PerCpuArray::try_from(overflow).map_err(boxed)?,
+            capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            // At once, so that records are taken without allocating.
+            told: HashMap::with_capacity(usize::try_from(capacity).unwrap_or(0)),
+            overflow_told: HashMap::new(),
+            seen: (0, 0, 0),
+            owing: true,
+            can_take: true,
+            aged: Instant::now(),
+        })
+    }
+
+    /// A record from the ring, the first of its flow: hands it on, unless the table was quicker.
+    pub(super) fn first(&mut self, record: &[u8], each: &mut impl FnMut(&[u8]) -> bool) {
+        let Ok(event) = DropEvent::read_from_bytes(record) else {
+            // Not ours to judge: the decoder counts it.
+            each(record);
+            return;
+        };
+        let key = FlowKey::of(&event);
+        if self.told.contains_key(&key) {
+            return;
+        }
+        if each(record) {
+            self.told.insert(key, event.count);
+        } else {
+            self.owing = true;
+        }
+    }
+
+    /// Hands on what was counted since the last look, one record a flow. What is refused is handed on at
+    /// the next.
+    pub(super) fn sweep(
+        &mut self,
+        counted: Counted,
+        now_ns: u64,
+        each: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let seen = (counted.folded, counted.overflowed, counted.ring_full);
+        let news = seen != self.seen || self.owing;
+        let aging = self.aged.elapsed() >= IDLE_UNDER_PRESSURE;
+        if !news && !aging {
+            return Ok(());
+        }
+        self.owing = false;
+        let mut idle = Vec::new();
+        let mut entries = 0;
+        for entry in self.table.iter() {
+            let (key, value) = match entry {
+                Ok((key, value)) => (key_of(key), value_of(value)),
+                // Entries come and go while we look.
+                Err(MapError::KeyNotFound) => continue,
+                Err(error) => return Err(boxed(error)),
+            };
+            entries += 1;
+            let told = self.told.get(&key).copied().unwrap_or(0);
+            if value.packets > told {
+                if each(record(&value, value.packets - told).as_bytes()) {
+                    self.told.insert(key, value.packets);
+                } else {
+                    self.owing = true;
+                }
+            } else if aging {
+                idle.push((
+                    key,
+                    Duration::from_nanos(now_ns.saturating_sub(value.last_ns)),
+                ));
+            }
+        }
+        self.overflows(counted.overflowed, now_ns, each)?;
+        self.seen = seen;
+        if aging {
+            self.aged = Instant::now();
+            let full = entries * 10 >= self.capacity * PRESSURE_TENTHS;
+            let limit = if full { IDLE_UNDER_PRESSURE } else { IDLE };
+            for (key, age) in idle {
+                if age >= limit && self.can_take {
+                    self.take(&key, each)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something was refused and will be handed on again.
+    pub(super) const fn is_owing(&self) -> bool {
+        self.owing
+    }
+
+    /// Takes a flow out of the table; what was counted up to the last moment is handed on.
+    fn take(&mut self, key: &FlowKey, each: &mut impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
+        let mut value = FlowValue::new_zeroed();
+        let taken = sys::take(self.table_fd.as_fd(), key.as_bytes(), value.as_mut_bytes());
+        match taken {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) if is_unknown(&error) => {
+                // Taken out in two steps it could lose a packet in between: it stays.
+                self.can_take = false;
+                return Ok(());
+            }
+            Err(source) => {
+                return Err(Error::Io {
+                    action: "take a flow out of the kernel's table",
+                    path: None,
+                    source,
+                });
+            }
+        }
+        let told = self.told.remove(key).unwrap_or(0);
+        if value.packets > told && !each(record(&value, value.packets - told).as_bytes()) {
+            tracing::debug!(
+                packets = value.packets - told,
+                "the queue refused a flow's last packets"
+            );
+        }
+        Ok(())
+    }
+
+    fn overflows(
+        &mut self,
+        overflowed: u64,
+        now_ns: u64,
+        each: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), Error> {
+        if overflowed == self.seen.1 && !self.owing {
+            return Ok(());
+        }
+        for index in 0..REASONS {
+            let packets: u64 = self.overflow.get(&index, 0).map_err(boxed)?.iter().sum();
+            let told = self.overflow_told.get(&index).copied().unwrap_or(0);
+            if packets <= told {
+                continue;
+            }
+            if each(roomless(index, packets - told, now_ns).as_bytes()) {
+                self.overflow_told.insert(index, packets);
+            } else {
+                self.owing = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The kernel's own number, which no libc has (`include/linux/errno.h`).
+const ENOTSUPP: i32 = 524;
+
+/// What a map operation gives that the kernel does not know.
+fn is_unknown(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP))
+}
+
+fn key_of(words: [u64; KEY_WORDS]) -> FlowKey {
+    zerocopy::transmute!(words)
+}
+
+fn value_of(words: [u64; VALUE_WORDS]) -> FlowValue {
+    zerocopy::transmute!(words)
+}
+
+/// The record of a flow's first packet, for `packets` more of it, without their bytes.
+fn record(value: &FlowValue, packets: u64) -> DropEvent {
+    let mut event = DropEvent::new_zeroed();
+    event.as_mut_bytes()[..HEAD].copy_from_slice(value.head.as_bytes());
+    event.count = packets;
+    event.ktime_ns = value.last_ns;
+    event.captured = 0;
+    event
+}
+
+/// A record for packets of which nothing but the reason is known.
+fn roomless(index: u32, packets: u64, now_ns: u64) -> DropEvent {
+    let mut event = DropEvent::new_zeroed();
+    event.magic = MAGIC;
+    event.abi = ABI;
+    event.size = const { size_of::<DropEvent>() as u16 };
+    event.ktime_ns = now_ns;
+    event.count = packets;
+    event.reason = tracer_common::reason_at(index);
+    event.fields = field::REASON;
+    event
+}
