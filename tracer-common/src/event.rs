@@ -83,5 +83,9 @@ pub struct DropEvent {
     pub packet: [u8; CAPTURE],
 }
 
+/// Size of a [`DropEvent`] in bytes.
+#[expect(clippy::cast_possible_truncation, reason = "asserted below")]
+pub const RECORD: u16 = size_of::<DropEvent>() as u16;
+
 const _: () = assert!(size_of::<DropEvent>() == 256 && align_of::<DropEvent>() == 8);
 const _: () = assert!(core::mem::offset_of!(DropEvent, packet).is_multiple_of(8));

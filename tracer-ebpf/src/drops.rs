@@ -5,7 +5,7 @@ use core::ptr::copy_nonoverlapping;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::{debug, warn};
-use tracer_common::{ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, field, parse_into};
+use tracer_common::{ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, RECORD, field, parse_into};
 
 use crate::config::{has_reason, wants};
 use crate::flows::{self, Counted};
@@ -179,7 +179,7 @@ fn describe<A: Access>(
 ) {
     event.magic = MAGIC;
     event.abi = ABI;
-    event.size = const { size_of::<DropEvent>() as u16 };
+    event.size = RECORD;
     event.count = 1;
     event.mark = skb.mark();
     event.length = packet.length();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use tokio::time::Instant;
-use tracer_common::{ABI, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, field};
+use tracer_common::{ABI, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::error::Error;
@@ -20,7 +20,7 @@ const VALUE_WORDS: usize = size_of::<FlowValue>() / 8;
 type Table = aya::maps::HashMap<MapData, [u64; KEY_WORDS], [u64; VALUE_WORDS]>;
 
 /// A flow without packets for this long is taken out of the table.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// The same where the table is nearly full.
 const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(5);
 /// Nearly full: so many of ten entries are taken.
@@ -108,7 +108,7 @@ impl Flows {
         self.owing = false;
         let mut idle = Vec::new();
         let mut entries = 0;
-        for entry in self.table.iter() {
+        for entry in &self.table {
             let (key, value) = match entry {
                 Ok((key, value)) => (key_of(key), value_of(value)),
                 // Entries come and go while we look.
@@ -236,7 +236,7 @@ fn roomless(index: u32, packets: u64, now_ns: u64) -> DropEvent {
     let mut event = DropEvent::new_zeroed();
     event.magic = MAGIC;
     event.abi = ABI;
-    event.size = const { size_of::<DropEvent>() as u16 };
+    event.size = RECORD;
     event.ktime_ns = now_ns;
     event.count = packets;
     event.reason = tracer_common::reason_at(index);
