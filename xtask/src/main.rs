@@ -8,6 +8,8 @@
 
 mod build;
 mod demo;
+mod image;
+mod manifests;
 mod privilege;
 mod process;
 mod setup;
@@ -35,6 +37,10 @@ enum Command {
     Build(build::Arguments),
     /// Replay the incident on this machine: watch, explain, suggest, cure
     Demo(demo::Arguments),
+    /// Pack the static binary into an OCI archive that containerd and K3s import
+    Image(image::Arguments),
+    /// Write what deploy/ holds twice from what it is made from
+    Manifests(manifests::Arguments),
     /// Run every check: formatting, lints, unit and live tests, docs, licences
     Test(test::Arguments),
 }
@@ -45,6 +51,8 @@ fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
+        Command::Image(arguments) => image::run(&workspace, &arguments),
+        Command::Manifests(arguments) => manifests::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
     });
     done.unwrap_or_else(|error| {

@@ -20,15 +20,31 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("modprobe", "kmod"),
 ];
 
+/// What C in dependencies is compiled with for aarch64.
+const CROSS: [(&str, &str); 2] = [
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("aarch64-linux-gnu-gcc", "libc6-dev-arm64-cross"),
+];
+
+/// The programs of the live tests.
 pub(super) fn ensure(workspace: &Workspace) -> Result<bool> {
-    let missing = missing();
+    install(workspace, &PROGRAMS, "the live tests need")
+}
+
+/// The C compiler for aarch64.
+pub(super) fn ensure_cross(workspace: &Workspace) -> Result<bool> {
+    install(workspace, &CROSS, "building for aarch64 needs")
+}
+
+fn install(workspace: &Workspace, programs: &[(&str, &'static str)], why: &str) -> Result<bool> {
+    let missing = missing(programs);
     if missing.is_empty() {
         return Ok(false);
     }
     let names = missing.join(", ");
     if process::find("apt-get").is_none() {
         bail!(
-            "the live tests need programs that are missing here; install what Debian calls {names} \
+            "{why} programs that are missing here; install what Debian calls {names} \
              with this system's package manager"
         );
     }
@@ -57,8 +73,18 @@ pub(super) fn ensure(workspace: &Workspace) -> Result<bool> {
     Ok(true)
 }
 
-fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<_> = PROGRAMS
+/// Fetches the package lists where there are none.
+pub(super) fn refresh_lists(workspace: &Workspace) -> Result<()> {
+    if has_package_lists() {
+        return Ok(());
+    }
+    let privilege = Privilege::find("fetching Debian's package lists")?;
+    let mut command = privilege.command(workspace, "apt-get");
+    process::run(command.args(["--quiet=2", "update"]))
+}
+
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = programs
         .iter()
         .filter(|(program, _)| process::find(program).is_none())
         .map(|(_, package)| *package)

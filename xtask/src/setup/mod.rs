@@ -4,6 +4,7 @@ mod bpf_linker;
 mod cache;
 mod cargo_deny;
 mod debian;
+mod promtool;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use anyhow::Result;
 use crate::workspace::{Rustc, Workspace};
 
 pub(crate) use cargo_deny::find as cargo_deny;
+pub(crate) use promtool::find as promtool;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
@@ -28,16 +30,21 @@ pub(crate) enum Part {
     BpfLinker,
     /// The check of the dependencies' licences.
     CargoDeny,
+    /// A C compiler for aarch64.
+    CrossCompiler,
+    /// The check of the Prometheus rules.
+    Promtool,
     /// The system programs that the live tests and the demo drive.
     SystemPrograms,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Toolchain,
         Self::MuslTargets,
         Self::BpfLinker,
         Self::CargoDeny,
+        Self::Promtool,
         Self::SystemPrograms,
     ];
 }
@@ -58,6 +65,8 @@ pub(crate) fn ensure(workspace: &Workspace, parts: &[Part]) -> Result<bool> {
             Part::Toolchain => toolchain::ensure_components(workspace, &rustc)?,
             Part::MuslTargets => toolchain::ensure_targets(workspace, &rustc)?,
             Part::BpfLinker => bpf_linker::ensure(workspace, &rustc)?,
+            Part::CrossCompiler => debian::ensure_cross(workspace)?,
+            Part::Promtool => promtool::ensure(workspace)?,
             Part::CargoDeny => cargo_deny::ensure(workspace, &rustc)?,
             Part::SystemPrograms => debian::ensure(workspace)?,
         };

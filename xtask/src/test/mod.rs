@@ -34,6 +34,8 @@ enum Group {
     Live,
     /// Documentation and the examples in it
     Doc,
+    /// Manifests, alerts and dashboard
+    Deploy,
     /// Licences, sources and advisories of the dependencies
     Deny,
 }
@@ -52,7 +54,7 @@ struct Step {
     run: fn(&Stage<'_>) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         group: Group::Fmt,
         name: "formatting",
@@ -94,6 +96,12 @@ const STEPS: [Step; 9] = [
         name: "documentation",
         needs: &[Part::Toolchain, Part::BpfLinker],
         run: steps::documentation,
+    },
+    Step {
+        group: Group::Deploy,
+        name: "manifests and alerts",
+        needs: &[Part::Promtool],
+        run: steps::deploy,
     },
     Step {
         group: Group::Deny,

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::Stage;
 use super::cargo_test;
 use super::summary::Outcome;
+use crate::manifests;
 use crate::privilege::Privilege;
 use crate::process;
 use crate::setup::{self, Part};
@@ -99,6 +100,24 @@ pub(super) fn documentation(stage: &Stage<'_>) -> Result<Outcome> {
             .args(["doc", "--no-deps", "--document-private-items"])
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )
+}
+
+/// What is written twice is the same; the alerts are well-formed, fire on what they are for and on nothing
+/// else. Which metrics they and the dashboard use is among the unit tests.
+pub(super) fn deploy(stage: &Stage<'_>) -> Result<Outcome> {
+    manifests::run(stage.workspace, &manifests::Arguments { check: true })?;
+    let prometheus = stage.workspace.root.join("deploy/prometheus");
+    for arguments in [
+        ["check", "rules", "rules.yaml"],
+        ["test", "rules", "tests.yaml"],
+    ] {
+        process::run(
+            Command::new(setup::promtool()?)
+                .args(arguments)
+                .current_dir(&prometheus),
+        )?;
+    }
+    Ok(Outcome::Passed(String::new()))
 }
 
 pub(super) fn licences(stage: &Stage<'_>) -> Result<Outcome> {
