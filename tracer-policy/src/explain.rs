@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use crate::cluster::{Cluster, Owner};
 use crate::flow::{End, Flow};
 use crate::model::ObjectRef;
-use crate::policy::Direction;
-use crate::verdict::{Failed, NearestMiss, Outcome, Side, SideVerdict, Verdict};
+use crate::policy::{Direction, PolicyKind};
+use crate::verdict::{Failed, NearestMiss, Outcome, RuleRef, Side, SideVerdict, Verdict};
 use crate::yaml;
 
 /// What a span is, for colouring.
@@ -168,10 +168,19 @@ fn side_lines(
     let heading = format!("{} of {whose}: ", direction.as_str());
     out.push(Line::new(heading, Style::Heading).then(word, style));
     let is_pod = pod_or_ip(cluster, end).is_ok();
+    if let Some(rule) = &side.denied_by {
+        denied_lines(out, cluster, rule);
+        return;
+    }
     isolation_lines(out, side, direction, is_pod);
     for rule in &side.allowed_by {
         out.push(Line::new(
-            format!("  allowed by {} {}", rule.policy, rule.rule),
+            format!(
+                "  allowed by {}{} {}",
+                kind_word(rule),
+                rule.policy,
+                rule.rule
+            ),
             Style::Plain,
         ));
     }
@@ -185,6 +194,27 @@ fn side_lines(
             Direction::Egress => endpoint.as_ref().unwrap_or(&flow.to),
         };
         miss_lines(out, cluster, flow, miss, other, direction);
+    }
+}
+
+/// Of a policy that is no NetworkPolicy: its kind.
+fn kind_word(rule: &RuleRef) -> String {
+    match rule.policy.kind() {
+        PolicyKind::NetworkPolicy => String::new(),
+        other => format!("{} ", other.as_str()),
+    }
+}
+
+fn denied_lines(out: &mut Vec<Line>, cluster: &Cluster, rule: &RuleRef) {
+    let text = format!(
+        "  denied by {}{} {}; no NetworkPolicy can override it:",
+        kind_word(rule),
+        rule.policy,
+        rule.rule
+    );
+    out.push(Line::new(text, Style::Plain));
+    if let Some(words) = cluster.ordered_rule_text(rule) {
+        out.push(Line::new("  > ", Style::Mark).then(words, Style::Mark));
     }
 }
 

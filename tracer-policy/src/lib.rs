@@ -22,6 +22,7 @@ mod flow;
 mod intern;
 pub mod lint;
 pub mod model;
+mod ordered;
 mod policy;
 mod profile;
 mod selector;
@@ -31,6 +32,7 @@ mod yaml;
 
 pub use cluster::{Cluster, Owner};
 pub use flow::{End, Flow, ParseEndError};
+pub use ordered::OrderedPolicy;
 pub use policy::{CompileError, Direction, Policy, PolicyKind, PolicyRef, Problem};
 pub use profile::{Detected, ParseProfileError, Profile, ProfileName};
 pub use suggest::{Advice, NewlyAllowed, Refusal, Suggestion, suggest};

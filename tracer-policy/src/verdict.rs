@@ -65,6 +65,9 @@ pub struct Side {
     pub isolating: Vec<PolicyRef>,
     /// Every rule that lets the flow through.
     pub allowed_by: Vec<RuleRef>,
+    /// Where a rule says so: the rule that denies it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denied_by: Option<RuleRef>,
     /// Where it is denied: the rule that came nearest to allowing it, and what failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_miss: Option<NearestMiss>,
@@ -80,6 +83,7 @@ impl Side {
             verdict: SideVerdict::NotIsolated,
             isolating: Vec::new(),
             allowed_by: Vec::new(),
+            denied_by: None,
             nearest_miss: None,
             exemption: None,
         }

@@ -285,12 +285,25 @@ pub struct PolicyInfo {
     /// Every policy that isolates the pod in that direction: they deny jointly.
     #[serde(default)]
     pub isolating: Vec<PolicyRef>,
+    /// Where a rule says no by itself, as an AdminNetworkPolicy's may: that rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_by: Option<DeniedBy>,
     /// The rule that came nearest to allowing it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest_miss: Option<NearestMiss>,
     /// On the first drop after one of the isolating policies was created or changed: that change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<PolicyChange>,
+}
+
+/// A rule that denies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedBy {
+    /// The policy.
+    #[serde(flatten)]
+    pub policy: PolicyRef,
+    /// The rule as a path (`spec.ingress[0]`).
+    pub rule: String,
 }
 
 /// A policy's change that a drop came after.

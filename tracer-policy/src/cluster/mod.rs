@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::intern::{Interner, LabelSet};
 use crate::model::{Endpoints, Labels, Node, ObjectRef, Pod, Service};
+use crate::ordered::OrderedPolicy;
 use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
 
@@ -39,6 +40,7 @@ pub struct Cluster {
     endpoints: BTreeMap<ObjectRef, Arc<Endpoints>>,
     endpoints_by_service: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
     endpoints_by_ip: HashMap<IpAddr, Vec<ObjectRef>>,
+    ordered: Vec<Arc<OrderedPolicy>>,
     history: history::History,
     dataplane: dataplane::Signs,
     profile: Option<Profile>,
@@ -86,6 +88,22 @@ impl Cluster {
     /// A cluster without objects.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    pub(crate) const fn interner(&self) -> &Interner {
+        &self.interner
+    }
+
+    pub(crate) const fn interner_mut(&mut self) -> &mut Interner {
+        &mut self.interner
+    }
+
+    pub(crate) fn ordered(&self) -> &[Arc<OrderedPolicy>] {
+        &self.ordered
+    }
+
+    pub(crate) const fn ordered_mut(&mut self) -> &mut Vec<Arc<OrderedPolicy>> {
+        &mut self.ordered
     }
 
     pub(crate) fn namespace_entry(&self, name: &str) -> Option<&NamespaceEntry> {

@@ -12,11 +12,13 @@ use jiff::Timestamp;
 use crate::cluster::Cluster;
 use crate::flow::{End, Flow};
 use crate::model::Protocol;
+use crate::ordered;
 use crate::policy::{Direction, Policy};
 use crate::profile::{Profile, ProfileName};
 use crate::verdict::{EndpointVerdict, Exemption, Outcome, ServiceHop, Side, SideVerdict, Verdict};
-use party::{Party, Who};
-use side::Judged;
+pub(crate) use party::{Party, Who};
+pub(crate) use port::{PortMatch, matches as match_ports};
+pub(crate) use side::{Judged, namespaced};
 
 /// What a flow is judged by.
 pub(crate) struct Judge<'a> {
@@ -32,8 +34,8 @@ pub(crate) struct Judge<'a> {
 pub(crate) struct Pair<'a> {
     pub(crate) from: &'a Party<'a>,
     pub(crate) to: &'a Party<'a>,
-    from_ip: Option<IpAddr>,
-    to_ip: Option<IpAddr>,
+    pub(crate) from_ip: Option<IpAddr>,
+    pub(crate) to_ip: Option<IpAddr>,
     pub(crate) port: Option<u16>,
     pub(crate) protocol: Protocol,
     through_service: bool,
@@ -293,7 +295,10 @@ impl Judge<'_> {
             Direction::Egress => pair.from,
         };
         match &subject.who {
-            Who::Pod { entry, .. } => side::judge(self, pair, direction, entry),
+            Who::Pod { entry, .. } if self.cluster.ordered().is_empty() => {
+                namespaced(self, pair, direction, entry)
+            }
+            Who::Pod { entry, .. } => ordered::judge(self, pair, direction, entry),
             Who::Node(_) | Who::External => Judged::not_isolated(),
         }
     }

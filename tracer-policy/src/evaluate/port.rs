@@ -2,12 +2,12 @@
 
 use super::Pair;
 use super::party::Who;
-use crate::policy::{PortNumber, Rule};
+use crate::policy::{Port, PortNumber};
 use crate::verdict::Failed;
 
 /// Whether a flow's port is one of a rule's.
 #[derive(Clone, Copy)]
-pub(super) enum PortMatch {
+pub(crate) enum PortMatch {
     Yes,
     /// What of the nearest port failed, and which it was.
     No(Failed, usize),
@@ -15,8 +15,8 @@ pub(super) enum PortMatch {
     Undecided,
 }
 
-pub(super) fn matches(rule: &Rule, pair: &Pair<'_>) -> PortMatch {
-    let Some(ports) = &rule.ports else {
+pub(crate) fn matches(ports: Option<&[Port]>, pair: &Pair<'_>) -> PortMatch {
+    let Some(ports) = ports else {
         return PortMatch::Yes;
     };
     let mut nearest = (Failed::Protocol, 0);

@@ -15,13 +15,13 @@ use crate::verdict::{Exemption, Failed, NearestMiss, RuleRef, Side, SideVerdict}
 use crate::yaml;
 
 /// A side's verdict, and what it lacks where it is unknown.
-pub(super) struct Judged {
-    pub(super) side: Side,
-    pub(super) undecided: Option<String>,
+pub(crate) struct Judged {
+    pub(crate) side: Side,
+    pub(crate) undecided: Option<String>,
 }
 
 impl Judged {
-    pub(super) const fn not_isolated() -> Self {
+    pub(crate) const fn not_isolated() -> Self {
         Self {
             side: Side::not_isolated(),
             undecided: None,
@@ -36,6 +36,7 @@ impl Judged {
         ) {
             self.side.verdict = SideVerdict::Allowed;
             self.side.nearest_miss = None;
+            self.side.denied_by = None;
             self.side.exemption = Some(exemption);
             self.undecided = None;
         }
@@ -57,7 +58,8 @@ struct Miss<'a> {
     item: usize,
 }
 
-pub(super) fn judge(
+/// What NetworkPolicies say.
+pub(crate) fn namespaced(
     judge: &Judge<'_>,
     pair: &Pair<'_>,
     direction: Direction,
@@ -96,7 +98,7 @@ pub(super) fn judge(
         }
         for rule in rules {
             let peer = peer::matches(judge, rule, subject, other, other_ip);
-            let port = port::matches(rule, pair);
+            let port = port::matches(rule.ports.as_deref(), pair);
             let (score, failed, item) = match (peer, port) {
                 (PeerMatch::Yes, PortMatch::Yes) => {
                     side.allowed_by.push(RuleRef {

@@ -44,6 +44,7 @@ impl Policy {
     ) -> Result<Self, CompileError> {
         let id = PolicyRef::of(policy);
         let error = |(field, problem)| CompileError {
+            kind: PolicyKind::NetworkPolicy,
             policy: id.to_string(),
             field,
             problem,

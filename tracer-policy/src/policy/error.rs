@@ -2,10 +2,14 @@
 
 use thiserror::Error;
 
+use super::PolicyKind;
+
 /// A policy the API server would not take.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("NetworkPolicy {policy}: {field}: {problem}")]
+#[error("{} {policy}: {field}: {problem}", .kind.as_str())]
 pub struct CompileError {
+    /// What kind of policy.
+    pub kind: PolicyKind,
     /// `namespace/name`.
     pub policy: String,
     /// The field's path, such as `spec.ingress[0].ports[1].port`.
@@ -18,6 +22,9 @@ pub struct CompileError {
 /// What is wrong with a field.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Problem {
+    /// Something that is not known here, or that the API would refuse.
+    #[error("{0}")]
+    Unsupported(String),
     /// A required field is absent.
     #[error("is missing")]
     Missing,

@@ -11,6 +11,12 @@ use serde::{Serialize, Serializer};
 pub enum PolicyKind {
     /// `networking.k8s.io/v1`.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`.
+    BaselineAdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`.
+    ClusterNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -18,6 +24,9 @@ impl PolicyKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 }

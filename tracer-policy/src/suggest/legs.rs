@@ -34,6 +34,11 @@ pub(super) const fn side(verdict: &Verdict, direction: Direction) -> &Side {
 /// The directions that block a flow: one or two, for each endpoint of a Service.
 pub(super) fn of(cluster: &Cluster, profile: Profile, flow: &Flow) -> Result<Vec<Leg>, Refusal> {
     let verdict = cluster.evaluate_as(flow, profile);
+    for direction in Direction::ALL {
+        if let Some(rule) = &side(&verdict, direction).denied_by {
+            return Err(Refusal::Overruled(rule.clone()));
+        }
+    }
     let legs = match &verdict.service {
         Some(hop) => hop
             .endpoints

@@ -21,7 +21,7 @@ use crate::cluster::Cluster;
 use crate::flow::Flow;
 use crate::model::{ObjectRef, Protocol};
 use crate::policy::Direction;
-use crate::verdict::Exemption;
+use crate::verdict::{Exemption, RuleRef};
 
 /// What comes of asking for suggestions.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +74,12 @@ pub enum Refusal {
     /// The traffic never meets a policy.
     #[error("{}: no policy can cure this", .0.as_sentence())]
     Exempt(Exemption),
+    /// A policy that NetworkPolicies cannot override says no.
+    #[error(
+        "{} {} {} denies it, and no NetworkPolicy can override that: change that rule, or allow it by one ahead of it",
+        .0.policy.kind().as_str(), .0.policy, .0.rule
+    )]
+    Overruled(RuleRef),
     /// The verdict is not known.
     #[error("the verdict is not known: {0}")]
     Unknown(String),

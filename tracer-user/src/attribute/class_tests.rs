@@ -161,3 +161,49 @@ spec: {podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}
     );
     assert_eq!(class("13:00:05"), (Class::PodToPod, None));
 }
+
+#[test]
+fn a_rule_that_denies_by_itself_is_the_culprit() {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/town.yaml"))
+            .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    let admin = "
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: no-scraping}
+spec:
+  priority: 7
+  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: shop}}}
+  ingress:
+  - action: Deny
+    from: [{namespaces: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
+";
+    std::fs::write(&file, text + admin).unwrap();
+    let cluster = Arc::new(crate::cluster::load(&file).unwrap().cluster);
+    let mut town = Attributor::new("node-a".into(), Some(cluster));
+    let drop = drop_of(&mut town, PROMETHEUS, WEB, 9102, false);
+    let policy = drop.policy.unwrap();
+    assert_eq!(policy.verdict, PolicyVerdict::Denied);
+    assert_eq!(
+        policy.grade,
+        crate::record::Grade::Likely,
+        "the hook is the sender's"
+    );
+    assert!(policy.isolating.is_empty() && policy.nearest_miss.is_none());
+    let rule = policy.denied_by.unwrap();
+    assert_eq!(
+        (
+            rule.policy.kind.as_str(),
+            rule.policy.name.as_str(),
+            rule.rule.as_str()
+        ),
+        ("AdminNetworkPolicy", "no-scraping", "spec.ingress[0]")
+    );
+    assert_eq!(
+        drop.hint.unwrap(),
+        "AdminNetworkPolicy no-scraping denies this by spec.ingress[0]: no NetworkPolicy can override it"
+    );
+}

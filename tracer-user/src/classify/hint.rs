@@ -66,6 +66,12 @@ pub fn hint(
         }
         PolicyVerdict::Denied => {}
     }
+    if let Some(rule) = &policy.denied_by {
+        return Some(format!(
+            "{} {} denies this by {}: no NetworkPolicy can override it",
+            rule.policy.kind, rule.policy.name, rule.rule
+        ));
+    }
     let flow = ends.flow;
     let (client, server) = if *reply {
         (

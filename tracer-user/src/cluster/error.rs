@@ -93,6 +93,13 @@ pub enum Warning {
     },
     /// An object that is not as the API says, hence left out.
     Unreadable(String),
+    /// A policy says something that is not known here: verdicts that hang on it are unknown.
+    NotKnown {
+        /// Object, field and problem.
+        error: String,
+        /// Where it stands.
+        place: Place,
+    },
     /// Nothing of use in what was given.
     Nothing {
         /// What was given.
@@ -115,6 +122,9 @@ impl fmt::Display for Warning {
                 f,
                 "{resource} may not be listed, so verdicts know nothing of them: {problem}"
             ),
+            Self::NotKnown { error, place } => {
+                write!(f, "{place}: {error}; verdicts that hang on it are unknown")
+            }
             Self::Unreadable(problem) => write!(f, "left out: {problem}"),
             Self::Nothing { path } => write!(
                 f,

@@ -17,6 +17,12 @@ pub enum Kind {
     EndpointSlice,
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy.
+    BaselineAdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
 }
 
 /// What an object is to us.
@@ -32,7 +38,7 @@ pub(super) enum Known {
 
 impl Kind {
     /// Every kind that is read.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Namespace,
         Self::Pod,
         Self::Node,
@@ -40,6 +46,9 @@ impl Kind {
         Self::Endpoints,
         Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
+        Self::ClusterNetworkPolicy,
     ];
 
     /// By `apiVersion` and `kind`. Other groups have kinds of the same names (Knative a Service, Calico
@@ -73,6 +82,9 @@ impl Kind {
             Self::Endpoints => "Endpoints",
             Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 
@@ -81,6 +93,10 @@ impl Kind {
         match self {
             Self::EndpointSlice => &["discovery.k8s.io/v1", "discovery.k8s.io/v1beta1"],
             Self::NetworkPolicy => &["networking.k8s.io/v1"],
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                &["policy.networking.k8s.io/v1alpha1"]
+            }
+            Self::ClusterNetworkPolicy => &["policy.networking.k8s.io/v1alpha2"],
             _ => &["v1"],
         }
     }
@@ -95,6 +111,9 @@ impl Kind {
             Self::Endpoints => "endpoints",
             Self::EndpointSlice => "endpointslices",
             Self::NetworkPolicy => "networkpolicies",
+            Self::AdminNetworkPolicy => "adminnetworkpolicies",
+            Self::BaselineAdminNetworkPolicy => "baselineadminnetworkpolicies",
+            Self::ClusterNetworkPolicy => "clusternetworkpolicies",
         }
     }
 
@@ -103,6 +122,10 @@ impl Kind {
         match self {
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                "policy.networking.k8s.io/v1alpha1"
+            }
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
             _ => "v1",
         }
     }

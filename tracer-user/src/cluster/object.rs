@@ -5,8 +5,8 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tracer_policy::Cluster;
 use tracer_policy::model::{self, ObjectError, ObjectRef};
+use tracer_policy::{Cluster, PolicyKind};
 
 use super::kind::Kind;
 
@@ -27,6 +27,8 @@ pub enum Object {
     EndpointSlice(ObjectRef, Option<Box<model::Endpoints>>),
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy(Box<networking::NetworkPolicy>),
+    /// A policy that is asked in an order, as the API has it.
+    Ordered(PolicyKind, Value),
 }
 
 /// A field that does not hold what the API says.
@@ -108,6 +110,11 @@ impl Object {
                     .get_or_insert_with(|| "default".to_owned());
                 Self::NetworkPolicy(Box::new(object))
             }
+            Kind::AdminNetworkPolicy => Self::Ordered(PolicyKind::AdminNetworkPolicy, object),
+            Kind::BaselineAdminNetworkPolicy => {
+                Self::Ordered(PolicyKind::BaselineAdminNetworkPolicy, object)
+            }
+            Kind::ClusterNetworkPolicy => Self::Ordered(PolicyKind::ClusterNetworkPolicy, object),
         })
     }
 
@@ -138,6 +145,15 @@ impl Object {
                         problem: error.problem.to_string(),
                     })?;
             }
+            Self::Ordered(kind, object) => {
+                cluster
+                    .apply_ordered(kind, &object)
+                    .map_err(|error| FieldError {
+                        object: format!("{} {}", error.kind.as_str(), error.policy),
+                        field: error.field,
+                        problem: error.problem.to_string(),
+                    })?;
+            }
         }
         Ok(())
     }
@@ -153,6 +169,15 @@ pub fn remove(kind: Kind, id: &ObjectRef, cluster: &mut Cluster) {
         Kind::Endpoints => forget_subsets(cluster, id),
         Kind::EndpointSlice => cluster.remove_endpoints(id),
         Kind::NetworkPolicy => cluster.remove_network_policy(&id.namespace, &id.name),
+        Kind::AdminNetworkPolicy => {
+            cluster.remove_ordered(PolicyKind::AdminNetworkPolicy, &id.name)
+        }
+        Kind::BaselineAdminNetworkPolicy => {
+            cluster.remove_ordered(PolicyKind::BaselineAdminNetworkPolicy, &id.name);
+        }
+        Kind::ClusterNetworkPolicy => {
+            cluster.remove_ordered(PolicyKind::ClusterNetworkPolicy, &id.name);
+        }
     }
 }
 
@@ -185,10 +210,21 @@ fn id(object: &Value) -> ObjectRef {
 pub(super) fn full_name(object: &Value) -> String {
     let metadata = |field: &str| object.get("metadata")?.get(field)?.as_str();
     let name = metadata("name").unwrap_or("(without a name)");
-    if matches!(object["kind"].as_str(), Some("Namespace" | "Node")) {
+    if !object["kind"].as_str().is_some_and(is_namespaced) {
         return name.to_owned();
     }
     format!("{}/{name}", metadata("namespace").unwrap_or("default"))
+}
+
+fn is_namespaced(kind: &str) -> bool {
+    !matches!(
+        kind,
+        "Namespace"
+            | "Node"
+            | "AdminNetworkPolicy"
+            | "BaselineAdminNetworkPolicy"
+            | "ClusterNetworkPolicy"
+    )
 }
 
 /// Kind and name, for messages.

@@ -7,7 +7,7 @@ use tracer_policy::Cluster;
 
 use super::error::{LoadError, Place, Warning};
 use super::kind::{Kind, Known};
-use super::object::{Object, Unknown, describe, full_name};
+use super::object::{FieldError, Object, Unknown, describe, full_name};
 use super::stream::Found;
 
 /// Cluster state from files, and what was found on the way.
@@ -106,19 +106,30 @@ impl Loaded {
 
     fn apply(&mut self, kind: Kind, found: Found) -> Result<(), LoadError> {
         let Found { place, object } = found;
-        Object::read(kind, object, Unknown::Refuse)
-            .and_then(|object| object.apply(&mut self.cluster))
-            .map_err(|error| LoadError::Field {
-                place: Box::new(place),
-                object: error.object,
-                field: error.field,
-                problem: error.problem,
-            })
+        let at = |error: FieldError| LoadError::Field {
+            place: Box::new(place.clone()),
+            object: error.object,
+            field: error.field,
+            problem: error.problem,
+        };
+        let object = Object::read(kind, object, Unknown::Refuse).map_err(at)?;
+        let ordered = matches!(object, Object::Ordered(..));
+        match object.apply(&mut self.cluster) {
+            // These kinds still grow: what is not known here makes verdicts unknown, and is said.
+            Err(error) if ordered => {
+                self.warnings.push(Warning::NotKnown {
+                    error: error.to_string(),
+                    place,
+                });
+                Ok(())
+            }
+            other => other.map_err(at),
+        }
     }
 }
 
 /// Whether objects of this kind decide what passes, by the name that every such kind ends in:
-/// `CiliumNetworkPolicy`, Calico's `GlobalNetworkPolicy`, `AdminNetworkPolicy`. Calico's `Staged...`
+/// `CiliumNetworkPolicy`, Calico's `GlobalNetworkPolicy`. Calico's `Staged...`
 /// only pretend to.
 fn is_policy(kind: &str) -> bool {
     kind.ends_with("NetworkPolicy") && !kind.starts_with("Staged")

@@ -369,3 +369,33 @@ fn the_hosts_own_addresses_become_the_nodes() {
     assert!(cluster.node("node-new").is_some());
     assert!(host::addresses().is_ok());
 }
+
+#[test]
+fn admin_policies_are_read_and_what_is_not_known_of_them_is_said() {
+    let policy = |name: &str, peer: &str| {
+        format!(
+            "---\napiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\n\
+             metadata: {{name: {name}}}\nspec:\n  priority: 1\n  subject: {{namespaces: {{}}}}\n  \
+             ingress: [{{action: Deny, from: [{peer}]}}]\n"
+        )
+    };
+    let text = format!(
+        "{NAMESPACE}{}{}",
+        policy("good", "{namespaces: {}}"),
+        policy("new", "{galaxies: {}}")
+    );
+    let loaded = load_text(&text).unwrap();
+    assert_eq!(loaded.used["AdminNetworkPolicy"], 2);
+    let names: Vec<_> = loaded
+        .cluster
+        .ordered_policies()
+        .map(|policy| (policy.id().name(), policy.problem().is_some()))
+        .collect();
+    assert_eq!(names, [("good", false), ("new", true)]);
+    let said: Vec<_> = loaded.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("AdminNetworkPolicy new: spec.ingress[0].from[0].galaxies: unknown field"),
+        "{said:?}"
+    );
+}

@@ -80,6 +80,12 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
                 .filter(|_| outcome == PolicyVerdict::Denied)
                 .and_then(|side| side.nearest_miss.as_ref())
                 .map(miss),
+            denied_by: side
+                .and_then(|side| side.denied_by.as_ref())
+                .map(|rule| record::DeniedBy {
+                    policy: name(&rule.policy),
+                    rule: rule.rule.to_string(),
+                }),
             change: None,
         },
         reply: judged.reply,

@@ -64,6 +64,9 @@ pub(super) fn policy(policy: Option<&PolicyInfo>) -> String {
     let Some(policy) = policy else {
         return "-".to_owned();
     };
+    if let Some(rule) = &policy.denied_by {
+        return format!("{} {}", rule.policy.kind, rule.policy.name);
+    }
     match (policy.verdict, policy.isolating.as_slice()) {
         (PolicyVerdict::Allowed, _) => "policies allow it!".to_owned(),
         (_, []) => "no policy".to_owned(),

@@ -151,7 +151,8 @@ impl Metrics {
         let Some(policy) = &drop.policy else { return };
         match policy.verdict {
             PolicyVerdict::Denied => {
-                for isolating in &policy.isolating {
+                let denied_by = policy.denied_by.iter().map(|rule| &rule.policy);
+                for isolating in policy.isolating.iter().chain(denied_by) {
                     self.policy_drops.add(
                         [
                             policy.direction.map_or("", Direction::as_str),

@@ -1,0 +1,485 @@
+//! The `policy.networking.k8s.io` kinds.
+//!
+//! v1alpha1: <https://github.com/kubernetes-sigs/network-policy-api/tree/v0.1.7/apis/v1alpha1>, v1alpha2:
+//! <https://github.com/kubernetes-sigs/network-policy-api/tree/main/apis/v1alpha2>. A field that is not here is
+//! an error, never passed over: it may be what the verdict hangs on.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Action, Found, OrderedPolicy, OrderedRule, Peer, Subject, Tier};
+use crate::intern::Symbols;
+use crate::model::Protocol;
+use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Port, PortNumber, Problem};
+use crate::selector::Selector;
+use crate::yaml;
+
+/// Highest `priority`.
+const LOWEST: i64 = 1000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Spec {
+    /// v1alpha2 only.
+    tier: Option<String>,
+    priority: Option<i64>,
+    subject: SubjectSpec,
+    #[serde(default)]
+    ingress: Vec<RuleSpec>,
+    #[serde(default)]
+    egress: Vec<RuleSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SubjectSpec {
+    namespaces: Option<LabelSelector>,
+    pods: Option<PodsSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PodsSpec {
+    #[serde(default)]
+    namespace_selector: LabelSelector,
+    #[serde(default)]
+    pod_selector: LabelSelector,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RuleSpec {
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    action: String,
+    from: Option<Vec<PeerSpec>>,
+    to: Option<Vec<PeerSpec>>,
+    /// v1alpha1.
+    ports: Option<Vec<PortSpec>>,
+    /// v1alpha2.
+    protocols: Option<Vec<ProtocolSpec>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PeerSpec {
+    namespaces: Option<LabelSelector>,
+    pods: Option<PodsSpec>,
+    nodes: Option<LabelSelector>,
+    networks: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PortSpec {
+    port_number: Option<NumberSpec>,
+    port_range: Option<RangeSpec>,
+    named_port: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NumberSpec {
+    protocol: Option<String>,
+    port: i32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RangeSpec {
+    protocol: Option<String>,
+    start: i32,
+    end: i32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ProtocolSpec {
+    tcp: Option<TransportSpec>,
+    udp: Option<TransportSpec>,
+    sctp: Option<TransportSpec>,
+    destination_named_port: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TransportSpec {
+    destination_port: Option<DestinationSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DestinationSpec {
+    number: Option<i32>,
+    range: Option<RangeSpec>,
+}
+
+pub(super) fn read(
+    id: PolicyRef,
+    object: &Value,
+    symbols: &mut impl Symbols,
+) -> Found<OrderedPolicy> {
+    let kind = id.kind();
+    let spec: Spec = serde_path_to_error::deserialize(&object["spec"]).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." {
+            "spec".to_owned()
+        } else {
+            format!("spec.{path}")
+        };
+        (field, Problem::Unsupported(error.inner().to_string()))
+    })?;
+    let tier = tier(kind, spec.tier.as_deref())?;
+    let order = match (kind, spec.priority) {
+        (PolicyKind::BaselineAdminNetworkPolicy, None) => 0,
+        (PolicyKind::BaselineAdminNetworkPolicy, Some(_)) => {
+            return Err(unsupported("spec.priority", "a baseline has no priority"));
+        }
+        (_, Some(priority @ 0..=LOWEST)) => priority,
+        (_, Some(other)) => {
+            let problem = format!("{other} is no priority: priorities go from 0 to {LOWEST}");
+            return Err(unsupported("spec.priority", &problem));
+        }
+        (_, None) => return Err(("spec.priority".into(), Problem::Missing)),
+    };
+    let subject = subject(&spec.subject, symbols)?;
+    let mut rules = |direction: Direction, specs: &[RuleSpec]| -> Found<_> {
+        let field = direction.as_str();
+        let rules = specs
+            .iter()
+            .enumerate()
+            .map(|(index, spec)| {
+                let path = format!("spec.{field}[{index}]");
+                let text = yaml::flow(&object["spec"][field][index]);
+                rule(kind, direction, spec, path, &text, symbols)
+            })
+            .collect::<Found<Box<[_]>>>()?;
+        // Without rules it does not touch the direction.
+        Ok((!rules.is_empty()).then_some(rules))
+    };
+    Ok(OrderedPolicy {
+        rules: [
+            rules(Direction::Ingress, &spec.ingress)?,
+            rules(Direction::Egress, &spec.egress)?,
+        ],
+        id,
+        tier,
+        #[expect(clippy::cast_precision_loss, reason = "1000 at most")]
+        order: order as f64,
+        subject,
+        broken: None,
+        changed: None,
+    })
+}
+
+/// What stands in for a policy that cannot be read: it is about whom it says, or everyone where that is what
+/// is wrong, and may do anything.
+pub(super) fn broken(
+    id: PolicyRef,
+    error: CompileError,
+    object: &Value,
+    symbols: &mut impl Symbols,
+) -> OrderedPolicy {
+    let spec = &object["spec"];
+    let tier = tier(id.kind(), spec["tier"].as_str()).unwrap_or_else(|_| Tier::admin());
+    let subject = serde_json::from_value::<SubjectSpec>(spec["subject"].clone())
+        .ok()
+        .and_then(|spec| subject(&spec, symbols).ok())
+        .unwrap_or_default();
+    let says = |field: &str| {
+        // A field that is no list may be anything.
+        !matches!(&spec[field], Value::Null) && spec[field] != Value::Array(Vec::new())
+    };
+    let rules = |field: &str| says(field).then(|| Box::new([]) as Box<[OrderedRule]>);
+    OrderedPolicy {
+        id,
+        tier,
+        order: spec["priority"].as_f64().unwrap_or_default(),
+        subject,
+        rules: [rules("ingress"), rules("egress")],
+        broken: Some(Arc::new(error)),
+        changed: None,
+    }
+}
+
+fn unsupported(field: &str, problem: &str) -> (String, Problem) {
+    (field.to_owned(), Problem::Unsupported(problem.to_owned()))
+}
+
+fn tier(kind: PolicyKind, tier: Option<&str>) -> Found<Tier> {
+    match (kind, tier) {
+        (PolicyKind::AdminNetworkPolicy, None)
+        | (PolicyKind::ClusterNetworkPolicy, Some("Admin")) => Ok(Tier::admin()),
+        (PolicyKind::BaselineAdminNetworkPolicy, None)
+        | (PolicyKind::ClusterNetworkPolicy, Some("Baseline")) => Ok(Tier::baseline()),
+        (PolicyKind::ClusterNetworkPolicy, None) => Err(("spec.tier".into(), Problem::Missing)),
+        (PolicyKind::ClusterNetworkPolicy, Some(other)) => Err(unsupported(
+            "spec.tier",
+            &format!("`{other}` is no tier: write Admin or Baseline"),
+        )),
+        _ => Err(unsupported("spec.tier", "this kind has no tier")),
+    }
+}
+
+fn subject(spec: &SubjectSpec, symbols: &mut impl Symbols) -> Found<Subject> {
+    let mut compile = |selector: &LabelSelector, field: &str| {
+        Selector::compile(selector, &format!("spec.subject.{field}"), symbols)
+    };
+    match (&spec.namespaces, &spec.pods) {
+        (Some(namespaces), None) => Ok(Subject {
+            namespaces: compile(namespaces, "namespaces")?,
+            pods: Selector::default(),
+        }),
+        (None, Some(pods)) => Ok(Subject {
+            namespaces: compile(&pods.namespace_selector, "pods.namespaceSelector")?,
+            pods: compile(&pods.pod_selector, "pods.podSelector")?,
+        }),
+        _ => Err(unsupported(
+            "spec.subject",
+            "give exactly one of namespaces and pods",
+        )),
+    }
+}
+
+fn rule(
+    kind: PolicyKind,
+    direction: Direction,
+    spec: &RuleSpec,
+    path: String,
+    text: &str,
+    symbols: &mut impl Symbols,
+) -> Found<OrderedRule> {
+    let newer = kind == PolicyKind::ClusterNetworkPolicy;
+    let action = match spec.action.as_str() {
+        "Allow" if !newer => Action::Allow,
+        "Accept" if newer => Action::Allow,
+        "Deny" => Action::Deny,
+        "Pass" if kind != PolicyKind::BaselineAdminNetworkPolicy => Action::Pass,
+        other => {
+            return Err(unsupported(
+                &format!("{path}.action"),
+                &format!("`{other}` is no action of this kind"),
+            ));
+        }
+    };
+    let (field, peers, stray) = match direction {
+        Direction::Ingress => ("from", &spec.from, &spec.to),
+        Direction::Egress => ("to", &spec.to, &spec.from),
+    };
+    if stray.is_some() {
+        return Err(unsupported(
+            &path,
+            "from belongs to ingress and to to egress",
+        ));
+    }
+    let peers = peers
+        .as_ref()
+        .filter(|peers| !peers.is_empty())
+        .ok_or_else(|| (format!("{path}.{field}"), Problem::Missing))?;
+    let peers = peers
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            peer(
+                spec,
+                direction,
+                &format!("{path}.{field}[{index}]"),
+                symbols,
+            )
+        })
+        .collect::<Found<_>>()?;
+    let ports = match (&spec.ports, &spec.protocols) {
+        (None, None) => None,
+        (Some(ports), None) if !newer && !ports.is_empty() => Some(
+            ports
+                .iter()
+                .enumerate()
+                .map(|(index, spec)| port(spec, &format!("{path}.ports[{index}]")))
+                .collect::<Found<Vec<_>>>()?
+                .concat()
+                .into(),
+        ),
+        (None, Some(protocols)) if newer && !protocols.is_empty() => Some(
+            protocols
+                .iter()
+                .enumerate()
+                .map(|(index, spec)| protocol(spec, &format!("{path}.protocols[{index}]")))
+                .collect::<Found<Vec<_>>>()?
+                .concat()
+                .into(),
+        ),
+        (Some(_), _) => {
+            return Err(unsupported(
+                &format!("{path}.ports"),
+                "not as this kind has it",
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(unsupported(
+                &format!("{path}.protocols"),
+                "not as this kind has it",
+            ));
+        }
+    };
+    Ok(OrderedRule {
+        action,
+        path: path.into(),
+        text: text.into(),
+        peers,
+        ports,
+    })
+}
+
+fn peer(
+    spec: &PeerSpec,
+    direction: Direction,
+    path: &str,
+    symbols: &mut impl Symbols,
+) -> Found<Peer> {
+    let mut compile = |selector: &LabelSelector, field: &str| {
+        Selector::compile(selector, &format!("{path}.{field}"), symbols)
+    };
+    match (&spec.namespaces, &spec.pods, &spec.nodes, &spec.networks) {
+        (Some(namespaces), None, None, None) => Ok(Peer::Pods {
+            namespaces: compile(namespaces, "namespaces")?,
+            pods: Selector::default(),
+        }),
+        (None, Some(pods), None, None) => Ok(Peer::Pods {
+            namespaces: compile(&pods.namespace_selector, "pods.namespaceSelector")?,
+            pods: compile(&pods.pod_selector, "pods.podSelector")?,
+        }),
+        (None, None, Some(nodes), None) if direction == Direction::Egress => {
+            Ok(Peer::Nodes(compile(nodes, "nodes")?))
+        }
+        (None, None, None, Some(networks)) if direction == Direction::Egress => networks
+            .iter()
+            .enumerate()
+            .map(|(index, text)| {
+                text.parse::<IpNet>().map(|net| net.trunc()).map_err(|_| {
+                    (
+                        format!("{path}.networks[{index}]"),
+                        Problem::Cidr(text.clone()),
+                    )
+                })
+            })
+            .collect::<Found<_>>()
+            .map(Peer::Networks),
+        _ => Err(unsupported(
+            path,
+            "give exactly one of namespaces and pods, or for egress nodes or networks",
+        )),
+    }
+}
+
+/// Protocols that have ports.
+const WITH_PORTS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+fn port(spec: &PortSpec, path: &str) -> Found<Vec<Port>> {
+    match (&spec.port_number, &spec.port_range, &spec.named_port) {
+        (Some(number), None, None) => {
+            let path = format!("{path}.portNumber");
+            let port = number_of(number.port, &path, "port")?;
+            Ok(vec![Port {
+                protocol: protocol_of(number.protocol.as_deref(), &path)?,
+                number: PortNumber::Range(port, port),
+            }])
+        }
+        (None, Some(range), None) => {
+            let path = format!("{path}.portRange");
+            Ok(vec![Port {
+                protocol: protocol_of(range.protocol.as_deref(), &path)?,
+                number: range_of(range, &path)?,
+            }])
+        }
+        (None, None, Some(name)) => Ok(named(name)),
+        _ => Err(unsupported(
+            path,
+            "give exactly one of portNumber, portRange and namedPort",
+        )),
+    }
+}
+
+fn protocol(spec: &ProtocolSpec, path: &str) -> Found<Vec<Port>> {
+    let given: Vec<_> = [
+        (Protocol::Tcp, "tcp", &spec.tcp),
+        (Protocol::Udp, "udp", &spec.udp),
+        (Protocol::Sctp, "sctp", &spec.sctp),
+    ]
+    .into_iter()
+    .filter_map(|(protocol, field, spec)| Some((protocol, field, spec.as_ref()?)))
+    .collect();
+    match (given.as_slice(), &spec.destination_named_port) {
+        ([(protocol, field, transport)], None) => {
+            let path = format!("{path}.{field}.destinationPort");
+            let number = match &transport.destination_port {
+                None => PortNumber::Any,
+                Some(DestinationSpec {
+                    number: Some(number),
+                    range: None,
+                }) => {
+                    let number = number_of(*number, &path, "number")?;
+                    PortNumber::Range(number, number)
+                }
+                Some(DestinationSpec {
+                    number: None,
+                    range: Some(range),
+                }) => range_of(range, &format!("{path}.range"))?,
+                Some(_) => return Err(unsupported(&path, "give exactly one of number and range")),
+            };
+            Ok(vec![Port {
+                protocol: *protocol,
+                number,
+            }])
+        }
+        ([], Some(name)) => Ok(named(name)),
+        _ => Err(unsupported(
+            path,
+            "give exactly one of tcp, udp, sctp and destinationNamedPort",
+        )),
+    }
+}
+
+/// A name stands for whatever protocol the container's port has.
+fn named(name: &str) -> Vec<Port> {
+    WITH_PORTS
+        .map(|protocol| Port {
+            protocol,
+            number: PortNumber::Named(name.into()),
+        })
+        .into()
+}
+
+fn protocol_of(name: Option<&str>, path: &str) -> Found<Protocol> {
+    match name {
+        None | Some("TCP") => Ok(Protocol::Tcp),
+        Some("UDP") => Ok(Protocol::Udp),
+        Some("SCTP") => Ok(Protocol::Sctp),
+        Some(other) => Err((
+            format!("{path}.protocol"),
+            Problem::Protocol(other.to_owned()),
+        )),
+    }
+}
+
+fn number_of(value: i32, path: &str, leaf: &str) -> Found<u16> {
+    match u16::try_from(value) {
+        Ok(number) if number != 0 => Ok(number),
+        _ => Err((format!("{path}.{leaf}"), Problem::PortNumber(value))),
+    }
+}
+
+fn range_of(range: &RangeSpec, path: &str) -> Found<PortNumber> {
+    let (start, end) = (
+        number_of(range.start, path, "start")?,
+        number_of(range.end, path, "end")?,
+    );
+    if end < start {
+        let problem = Problem::EndPortBelow { end, port: start };
+        return Err((format!("{path}.end"), problem));
+    }
+    Ok(PortNumber::Range(start, end))
+}

@@ -1,0 +1,191 @@
+//! What ordered policies and NetworkPolicies say together of one side of a flow.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Action, OrderedPolicy, OrderedRule, Peer, Tier};
+use crate::cluster::PodEntry;
+use crate::evaluate::{Judge, Judged, Pair, Party, PortMatch, Who, match_ports, namespaced};
+use crate::intern::LabelSet;
+use crate::policy::{Direction, PolicyRef};
+use crate::verdict::{RuleRef, Side, SideVerdict};
+
+/// Whether a rule is about a flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Match {
+    Yes,
+    No,
+    /// It asks for something the flow does not say.
+    Undecided,
+}
+
+/// What a policy says of a flow.
+enum Said {
+    /// It is not about this pod, or not about this direction.
+    Nothing,
+    /// It is, and none of its rules matches.
+    NoMatch,
+    Decided(Action, RuleRef),
+    Unknown(String),
+}
+
+/// Asks tier after tier; the first that decides, decides.
+pub(crate) fn judge(
+    judge: &Judge<'_>,
+    pair: &Pair<'_>,
+    direction: Direction,
+    subject: &PodEntry,
+) -> Judged {
+    let policies = judge.cluster.ordered();
+    let mut tiers: Vec<&Tier> = policies.iter().map(|policy| &policy.tier).collect();
+    let default = Tier::default();
+    tiers.push(&default);
+    tiers.sort_by(|a, b| a.cmp(b));
+    tiers.dedup();
+    'tiers: for tier in tiers {
+        let mut applied: Vec<PolicyRef> = Vec::new();
+        for policy in policies.iter().filter(|policy| policy.tier == *tier) {
+            match ask(policy, judge, pair, direction, subject) {
+                Said::Nothing => {}
+                Said::NoMatch => applied.push(policy.id.clone()),
+                Said::Decided(Action::Pass, _) => continue 'tiers,
+                Said::Decided(action, rule) => return decided(action, rule),
+                Said::Unknown(reason) => {
+                    return Judged {
+                        side: Side::unknown(),
+                        undecided: Some(reason),
+                    };
+                }
+            }
+        }
+        if *tier == default {
+            let judged = namespaced(judge, pair, direction, subject);
+            if judged.side.verdict != SideVerdict::NotIsolated {
+                return judged;
+            }
+        } else if tier.denies_rest && !applied.is_empty() {
+            let mut side = Side::not_isolated();
+            side.verdict = SideVerdict::Denied;
+            side.isolating = applied;
+            return Judged {
+                side,
+                undecided: None,
+            };
+        }
+    }
+    Judged::not_isolated()
+}
+
+fn decided(action: Action, rule: RuleRef) -> Judged {
+    let mut side = Side::not_isolated();
+    match action {
+        Action::Deny => {
+            side.verdict = SideVerdict::Denied;
+            side.denied_by = Some(rule);
+        }
+        Action::Allow | Action::Pass => {
+            side.verdict = SideVerdict::Allowed;
+            side.allowed_by.push(rule);
+        }
+    }
+    Judged {
+        side,
+        undecided: None,
+    }
+}
+
+fn ask(
+    policy: &OrderedPolicy,
+    judge: &Judge<'_>,
+    pair: &Pair<'_>,
+    direction: Direction,
+    subject: &PodEntry,
+) -> Said {
+    let (own, other, other_ip) = match direction {
+        Direction::Ingress => (pair.to, pair.from, pair.from_ip),
+        Direction::Egress => (pair.from, pair.to, pair.to_ip),
+    };
+    let Who::Pod { namespace, .. } = &own.who else {
+        return Said::Nothing;
+    };
+    let about = policy.subject.namespaces.matches(&namespace.label_set)
+        && policy.subject.pods.matches(&subject.labels);
+    let (true, Some(rules)) = (about, policy.rules(direction)) else {
+        return Said::Nothing;
+    };
+    if let Some(error) = &policy.broken {
+        return Said::Unknown(format!("what {} decides is not known: {error}", policy.id));
+    }
+    for rule in rules {
+        match matches(rule, judge, pair, other, other_ip) {
+            Match::No => {}
+            Match::Yes => {
+                return Said::Decided(
+                    rule.action,
+                    RuleRef {
+                        policy: policy.id.clone(),
+                        rule: Arc::clone(&rule.path),
+                    },
+                );
+            }
+            Match::Undecided => {
+                return Said::Unknown(format!(
+                    "{} {} asks for a port or an address that the flow does not name",
+                    policy.id, rule.path
+                ));
+            }
+        }
+    }
+    Said::NoMatch
+}
+
+fn matches(
+    rule: &OrderedRule,
+    judge: &Judge<'_>,
+    pair: &Pair<'_>,
+    other: &Party<'_>,
+    other_ip: Option<IpAddr>,
+) -> Match {
+    let mut peer = Match::No;
+    for own in &rule.peers {
+        match is_peer(own, judge, other, other_ip) {
+            Match::Yes => {
+                peer = Match::Yes;
+                break;
+            }
+            Match::Undecided => peer = Match::Undecided,
+            Match::No => {}
+        }
+    }
+    let port = match match_ports(rule.ports.as_deref(), pair) {
+        PortMatch::Yes => Match::Yes,
+        PortMatch::No(..) => Match::No,
+        PortMatch::Undecided => Match::Undecided,
+    };
+    match (peer, port) {
+        (Match::No, _) | (_, Match::No) => Match::No,
+        (Match::Yes, Match::Yes) => Match::Yes,
+        _ => Match::Undecided,
+    }
+}
+
+fn is_peer(peer: &Peer, judge: &Judge<'_>, other: &Party<'_>, other_ip: Option<IpAddr>) -> Match {
+    let yes = |is| if is { Match::Yes } else { Match::No };
+    match (peer, &other.who) {
+        (Peer::Pods { namespaces, pods }, Who::Pod { entry, namespace }) => {
+            yes(namespaces.matches(&namespace.label_set) && pods.matches(&entry.labels))
+        }
+        (Peer::Nodes(selector), Who::Node(Some(name))) => {
+            yes(judge.cluster.node(name).is_some_and(|node| {
+                let labels = LabelSet::new(&node.labels, &mut judge.cluster.interner().known());
+                selector.matches(&labels)
+            }))
+        }
+        (Peer::Pods { .. }, Who::Node(_) | Who::External)
+        | (Peer::Nodes(_), Who::Pod { .. } | Who::Node(None) | Who::External) => Match::No,
+        (Peer::Networks(networks), _) => match other_ip {
+            Some(ip) => yes(networks.iter().any(|net| net.contains(&ip))),
+            None => Match::Undecided,
+        },
+    }
+}

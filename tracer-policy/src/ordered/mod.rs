@@ -1,0 +1,220 @@
+//! Policies that are asked in an order, and may deny: AdminNetworkPolicy, BaselineAdminNetworkPolicy and
+//! ClusterNetworkPolicy.
+//!
+//! They stand in tiers. Within a tier the first rule that matches decides: it allows, denies, or passes
+//! the flow on to the next tier. NetworkPolicies have their place in the `default` tier, between `admin`
+//! and `baseline`.
+
+mod admin;
+mod judge;
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::intern::Symbols;
+use crate::model::Change;
+use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Port, Problem};
+use crate::selector::Selector;
+use crate::verdict::RuleRef;
+
+pub(crate) use judge::judge;
+
+/// A tier, and where it stands among the others.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tier {
+    order: f64,
+    name: Arc<str>,
+    /// What becomes of a flow that policies of the tier applied to and none matched.
+    denies_rest: bool,
+}
+
+impl Tier {
+    /// Ahead of NetworkPolicies.
+    fn admin() -> Self {
+        Self {
+            order: 1e3,
+            name: "admin".into(),
+            denies_rest: false,
+        }
+    }
+
+    /// Where NetworkPolicies are.
+    fn default() -> Self {
+        Self {
+            order: 1e6,
+            name: "default".into(),
+            denies_rest: true,
+        }
+    }
+
+    /// For pods that no NetworkPolicy isolates.
+    fn baseline() -> Self {
+        Self {
+            order: 1e7,
+            name: "baseline".into(),
+            denies_rest: false,
+        }
+    }
+
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order
+            .total_cmp(&other.order)
+            .then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Allow,
+    Deny,
+    /// On to the next tier.
+    Pass,
+}
+
+/// A compiled policy.
+#[derive(Clone, Debug)]
+pub struct OrderedPolicy {
+    id: PolicyRef,
+    tier: Tier,
+    /// Within the tier, the lowest first.
+    order: f64,
+    subject: Subject,
+    /// By direction; `None` where it says nothing of that direction.
+    rules: [Option<Box<[OrderedRule]>>; 2],
+    /// Why its rules are not known.
+    broken: Option<Arc<CompileError>>,
+    changed: Option<Change>,
+}
+
+/// Whom a policy is about; hostNetwork pods never.
+#[derive(Clone, Debug, Default)]
+struct Subject {
+    namespaces: Selector,
+    pods: Selector,
+}
+
+#[derive(Clone, Debug)]
+struct OrderedRule {
+    action: Action,
+    path: Arc<str>,
+    /// The rule as the YAML has it, on one line.
+    text: Arc<str>,
+    peers: Box<[Peer]>,
+    /// `None`: any port of any protocol.
+    ports: Option<Box<[Port]>>,
+}
+
+#[derive(Clone, Debug)]
+enum Peer {
+    Pods {
+        namespaces: Selector,
+        pods: Selector,
+    },
+    /// Nodes by their labels.
+    Nodes(Selector),
+    /// Addresses, whoever has them.
+    Networks(Box<[IpNet]>),
+}
+
+impl OrderedPolicy {
+    /// Its name.
+    pub const fn id(&self) -> &PolicyRef {
+        &self.id
+    }
+
+    /// When it was last changed, and by whom, where the object says.
+    pub const fn changed(&self) -> Option<&Change> {
+        self.changed.as_ref()
+    }
+
+    /// Why its rules are not known, where they are not: verdicts that hang on it are unknown.
+    pub fn problem(&self) -> Option<&CompileError> {
+        self.broken.as_deref()
+    }
+
+    fn rules(&self, direction: Direction) -> Option<&[OrderedRule]> {
+        self.rules[direction as usize].as_deref()
+    }
+
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.tier
+            .cmp(&other.tier)
+            .then_with(|| self.order.total_cmp(&other.order))
+            .then_with(|| self.id.cmp(&other.id))
+    }
+
+    fn read(kind: PolicyKind, object: &Value, symbols: &mut impl Symbols) -> Self {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let id = PolicyRef::new(kind, None, name.to_owned());
+        let changed = serde_json::from_value(object["metadata"].clone())
+            .ok()
+            .as_ref()
+            .and_then(Change::of);
+        let mut policy =
+            admin::read(id.clone(), object, symbols).unwrap_or_else(|(field, problem)| {
+                let error = CompileError {
+                    kind,
+                    policy: id.to_string(),
+                    field,
+                    problem,
+                };
+                admin::broken(id, error, object, symbols)
+            });
+        policy.changed = changed;
+        policy
+    }
+}
+
+impl Cluster {
+    /// Adds or replaces an AdminNetworkPolicy or BaselineAdminNetworkPolicy (`policy.networking.k8s.io/v1alpha1`)
+    /// or a ClusterNetworkPolicy (`v1alpha2`), as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Where it says something that is not known here or that the API would refuse. It is then kept as one
+    /// whose rules are not known: verdicts that hang on it say so.
+    pub fn apply_ordered(&mut self, kind: PolicyKind, object: &Value) -> Result<(), CompileError> {
+        let policy = OrderedPolicy::read(kind, object, self.interner_mut());
+        let error = policy.problem().cloned();
+        self.remove_ordered(kind, policy.id.name());
+        let policies = self.ordered_mut();
+        let at = policies.partition_point(|other| other.cmp(&policy) == Ordering::Less);
+        policies.insert(at, Arc::new(policy));
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Removes such a policy.
+    pub fn remove_ordered(&mut self, kind: PolicyKind, name: &str) {
+        self.ordered_mut()
+            .retain(|policy| policy.id.kind() != kind || policy.id.name() != name);
+    }
+
+    /// Such policies in the order they are asked.
+    pub fn ordered_policies(&self) -> impl Iterator<Item = &OrderedPolicy> {
+        self.ordered().iter().map(AsRef::as_ref)
+    }
+
+    /// The words of such a policy's rule, on one line.
+    pub fn ordered_rule_text(&self, rule: &RuleRef) -> Option<&str> {
+        let policy = self
+            .ordered_policies()
+            .find(|policy| policy.id == rule.policy)?;
+        Direction::ALL
+            .into_iter()
+            .filter_map(|direction| policy.rules(direction))
+            .flatten()
+            .find(|own| own.path == rule.rule)
+            .map(|own| &*own.text)
+    }
+}
+
+/// A field and what is wrong with it.
+type Found<T> = Result<T, (String, Problem)>;
+
+#[cfg(test)]
+mod tests;
