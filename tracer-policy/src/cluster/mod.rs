@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::intern::{Interner, LabelSet};
 use crate::model::{Endpoints, Labels, Node, ObjectRef, Pod, Service};
-use crate::ordered::OrderedPolicy;
+use crate::ordered::{NetworkSet, OrderedPolicy, Tier};
 use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
 
@@ -41,6 +41,8 @@ pub struct Cluster {
     endpoints_by_service: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
     endpoints_by_ip: HashMap<IpAddr, Vec<ObjectRef>>,
     ordered: Vec<Arc<OrderedPolicy>>,
+    tiers: Vec<Tier>,
+    network_sets: Vec<NetworkSet>,
     history: history::History,
     dataplane: dataplane::Signs,
     profile: Option<Profile>,
@@ -100,6 +102,22 @@ impl Cluster {
 
     pub(crate) fn ordered(&self) -> &[Arc<OrderedPolicy>] {
         &self.ordered
+    }
+
+    pub(crate) fn tiers(&self) -> &[Tier] {
+        &self.tiers
+    }
+
+    pub(crate) const fn tiers_mut(&mut self) -> &mut Vec<Tier> {
+        &mut self.tiers
+    }
+
+    pub(crate) fn network_sets(&self) -> &[NetworkSet] {
+        &self.network_sets
+    }
+
+    pub(crate) const fn network_sets_mut(&mut self) -> &mut Vec<NetworkSet> {
+        &mut self.network_sets
     }
 
     pub(crate) const fn ordered_mut(&mut self) -> &mut Vec<Arc<OrderedPolicy>> {

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Action, Found, OrderedPolicy, OrderedRule, Peer, Subject, Tier};
+use super::{Action, Found, Matcher, OrderedPolicy, OrderedRule, Peer, Subject, Tier, Whom};
 use crate::intern::Symbols;
 use crate::model::Protocol;
 use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Port, PortNumber, Problem};
@@ -170,7 +170,7 @@ pub(super) fn read(
         tier,
         #[expect(clippy::cast_precision_loss, reason = "1000 at most")]
         order: order as f64,
-        subject,
+        subject: Whom::Labels(subject),
         broken: None,
         changed: None,
     })
@@ -199,7 +199,7 @@ pub(super) fn broken(
         id,
         tier,
         order: spec["priority"].as_f64().unwrap_or_default(),
-        subject,
+        subject: Whom::Labels(subject),
         rules: [rules("ingress"), rules("egress")],
         broken: Some(Arc::new(error)),
         changed: None,
@@ -329,8 +329,7 @@ fn rule(
         action,
         path: path.into(),
         text: text.into(),
-        peers,
-        ports,
+        matcher: Matcher::Peers { peers, ports },
     })
 }
 

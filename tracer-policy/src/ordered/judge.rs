@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Action, OrderedPolicy, OrderedRule, Peer, Tier};
+use super::{Action, Matcher, OrderedPolicy, OrderedRule, Peer, Tier, Whom};
 use crate::cluster::PodEntry;
 use crate::evaluate::{Judge, Judged, Pair, Party, PortMatch, Who, match_ports, namespaced};
 use crate::intern::LabelSet;
@@ -44,7 +44,17 @@ pub(crate) fn judge(
     tiers.dedup();
     'tiers: for tier in tiers {
         let mut applied: Vec<PolicyRef> = Vec::new();
-        for policy in policies.iter().filter(|policy| policy.tier == *tier) {
+        let mut namespaces: Option<Judged> = None;
+        let members = policies.iter().filter(|policy| policy.tier == *tier);
+        let is_default = *tier == default;
+        for policy in members {
+            if is_default && namespaces.is_none() && !policy.is_before_network_policies() {
+                let judged = namespaced(judge, pair, direction, subject);
+                if decides(&judged) {
+                    return judged;
+                }
+                namespaces = Some(judged);
+            }
             match ask(policy, judge, pair, direction, subject) {
                 Said::Nothing => {}
                 Said::NoMatch => applied.push(policy.id.clone()),
@@ -58,12 +68,15 @@ pub(crate) fn judge(
                 }
             }
         }
-        if *tier == default {
-            let judged = namespaced(judge, pair, direction, subject);
+        if is_default {
+            let mut judged =
+                namespaces.unwrap_or_else(|| namespaced(judge, pair, direction, subject));
             if judged.side.verdict != SideVerdict::NotIsolated {
+                judged.side.isolating.extend(applied);
                 return judged;
             }
-        } else if tier.denies_rest && !applied.is_empty() {
+        }
+        if tier.denies_rest && !applied.is_empty() {
             let mut side = Side::not_isolated();
             side.verdict = SideVerdict::Denied;
             side.isolating = applied;
@@ -74,6 +87,14 @@ pub(crate) fn judge(
         }
     }
     Judged::not_isolated()
+}
+
+/// Whether NetworkPolicies leave nothing to those after them: what they merely do not allow, others may.
+fn decides(judged: &Judged) -> bool {
+    matches!(
+        judged.side.verdict,
+        SideVerdict::Allowed | SideVerdict::Unknown
+    )
 }
 
 fn decided(action: Action, rule: RuleRef) -> Judged {
@@ -108,8 +129,12 @@ fn ask(
     let Who::Pod { namespace, .. } = &own.who else {
         return Said::Nothing;
     };
-    let about = policy.subject.namespaces.matches(&namespace.label_set)
-        && policy.subject.pods.matches(&subject.labels);
+    let about = match &policy.subject {
+        Whom::Labels(whom) => {
+            whom.namespaces.matches(&namespace.label_set) && whom.pods.matches(&subject.labels)
+        }
+        Whom::Calico(whom) => whom.is(&own.who),
+    };
     let (true, Some(rules)) = (about, policy.rules(direction)) else {
         return Said::Nothing;
     };
@@ -146,8 +171,18 @@ fn matches(
     other: &Party<'_>,
     other_ip: Option<IpAddr>,
 ) -> Match {
+    let (peers, ports) = match &rule.matcher {
+        Matcher::Peers { peers, ports } => (peers, ports),
+        Matcher::Calico(criteria) => {
+            return match criteria.hold(judge.cluster, pair) {
+                Some(true) => Match::Yes,
+                Some(false) => Match::No,
+                None => Match::Undecided,
+            };
+        }
+    };
     let mut peer = Match::No;
-    for own in &rule.peers {
+    for own in peers {
         match is_peer(own, judge, other, other_ip) {
             Match::Yes => {
                 peer = Match::Yes;
@@ -157,7 +192,7 @@ fn matches(
             Match::No => {}
         }
     }
-    let port = match match_ports(rule.ports.as_deref(), pair) {
+    let port = match match_ports(ports.as_deref(), pair) {
         PortMatch::Yes => Match::Yes,
         PortMatch::No(..) => Match::No,
         PortMatch::Undecided => Match::Undecided,

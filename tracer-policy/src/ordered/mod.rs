@@ -1,11 +1,12 @@
-//! Policies that are asked in an order, and may deny: AdminNetworkPolicy, BaselineAdminNetworkPolicy and
-//! ClusterNetworkPolicy.
+//! Policies that are asked in an order, and may deny: AdminNetworkPolicy, BaselineAdminNetworkPolicy,
+//! ClusterNetworkPolicy, and Calico's own.
 //!
 //! They stand in tiers. Within a tier the first rule that matches decides: it allows, denies, or passes
 //! the flow on to the next tier. NetworkPolicies have their place in the `default` tier, between `admin`
 //! and `baseline`.
 
 mod admin;
+mod calico;
 mod judge;
 
 use std::cmp::Ordering;
@@ -15,12 +16,12 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::intern::Symbols;
 use crate::model::Change;
 use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Port, Problem};
 use crate::selector::Selector;
 use crate::verdict::RuleRef;
 
+pub(crate) use calico::NetworkSet;
 pub(crate) use judge::judge;
 
 /// A tier, and where it stands among the others.
@@ -47,6 +48,15 @@ impl Tier {
         Self {
             order: 1e6,
             name: "default".into(),
+            denies_rest: true,
+        }
+    }
+
+    /// One of which nothing is known but its name.
+    fn last(name: &str) -> Self {
+        Self {
+            order: f64::INFINITY,
+            name: name.into(),
             denies_rest: true,
         }
     }
@@ -83,7 +93,7 @@ pub struct OrderedPolicy {
     tier: Tier,
     /// Within the tier, the lowest first.
     order: f64,
-    subject: Subject,
+    subject: Whom,
     /// By direction; `None` where it says nothing of that direction.
     rules: [Option<Box<[OrderedRule]>>; 2],
     /// Why its rules are not known.
@@ -92,6 +102,13 @@ pub struct OrderedPolicy {
 }
 
 /// Whom a policy is about; hostNetwork pods never.
+#[derive(Clone, Debug)]
+enum Whom {
+    Labels(Subject),
+    Calico(calico::Subject),
+}
+
+/// Pods by labels.
 #[derive(Clone, Debug, Default)]
 struct Subject {
     namespaces: Selector,
@@ -104,9 +121,19 @@ struct OrderedRule {
     path: Arc<str>,
     /// The rule as the YAML has it, on one line.
     text: Arc<str>,
-    peers: Box<[Peer]>,
-    /// `None`: any port of any protocol.
-    ports: Option<Box<[Port]>>,
+    matcher: Matcher,
+}
+
+/// What a rule is about.
+#[derive(Clone, Debug)]
+enum Matcher {
+    Peers {
+        /// One of these.
+        peers: Box<[Peer]>,
+        /// `None`: any port of any protocol.
+        ports: Option<Box<[Port]>>,
+    },
+    Calico(Box<calico::Criteria>),
 }
 
 #[derive(Clone, Debug)]
@@ -148,40 +175,66 @@ impl OrderedPolicy {
             .then_with(|| self.id.cmp(&other.id))
     }
 
-    fn read(kind: PolicyKind, object: &Value, symbols: &mut impl Symbols) -> Self {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let id = PolicyRef::new(kind, None, name.to_owned());
-        let changed = serde_json::from_value(object["metadata"].clone())
+    /// Where NetworkPolicies stand among a tier's: each as one of order 1000, named after itself.
+    fn is_before_network_policies(&self) -> bool {
+        match self.order.total_cmp(&1000.0) {
+            Ordering::Less => true,
+            Ordering::Equal => self.id.name() < "knp.default",
+            Ordering::Greater => false,
+        }
+    }
+
+    fn read(kind: PolicyKind, object: &Value, cluster: &mut Cluster) -> Self {
+        let metadata = &object["metadata"];
+        let mut name = metadata["name"].as_str().unwrap_or_default();
+        let mut namespace = None;
+        if kind.is_calico() {
+            name = calico::plain_name(name, object);
+        }
+        if kind == PolicyKind::CalicoNetworkPolicy {
+            let own = metadata["namespace"].as_str().unwrap_or("default");
+            namespace = Some(own.to_owned());
+        }
+        let id = PolicyRef::new(kind, namespace, name.to_owned());
+        let changed = serde_json::from_value(metadata.clone())
             .ok()
             .as_ref()
             .and_then(Change::of);
-        let mut policy =
-            admin::read(id.clone(), object, symbols).unwrap_or_else(|(field, problem)| {
-                let error = CompileError {
-                    kind,
-                    policy: id.to_string(),
-                    field,
-                    problem,
-                };
-                admin::broken(id, error, object, symbols)
-            });
+        let read = if kind.is_calico() {
+            calico::read(id.clone(), object, cluster)
+        } else {
+            admin::read(id.clone(), object, cluster.interner_mut())
+        };
+        let mut policy = read.unwrap_or_else(|(field, problem)| {
+            let error = CompileError {
+                kind,
+                policy: id.to_string(),
+                field,
+                problem,
+            };
+            if kind.is_calico() {
+                calico::broken(id, error, object, cluster)
+            } else {
+                admin::broken(id, error, object, cluster.interner_mut())
+            }
+        });
         policy.changed = changed;
         policy
     }
 }
 
 impl Cluster {
-    /// Adds or replaces an AdminNetworkPolicy or BaselineAdminNetworkPolicy (`policy.networking.k8s.io/v1alpha1`)
-    /// or a ClusterNetworkPolicy (`v1alpha2`), as JSON.
+    /// Adds or replaces an AdminNetworkPolicy or BaselineAdminNetworkPolicy (`policy.networking.k8s.io/v1alpha1`),
+    /// a ClusterNetworkPolicy (`v1alpha2`), or a NetworkPolicy or GlobalNetworkPolicy of Calico's, as JSON.
     ///
     /// # Errors
     ///
     /// Where it says something that is not known here or that the API would refuse. It is then kept as one
     /// whose rules are not known: verdicts that hang on it say so.
     pub fn apply_ordered(&mut self, kind: PolicyKind, object: &Value) -> Result<(), CompileError> {
-        let policy = OrderedPolicy::read(kind, object, self.interner_mut());
+        let policy = OrderedPolicy::read(kind, object, self);
         let error = policy.problem().cloned();
-        self.remove_ordered(kind, policy.id.name());
+        self.remove_ordered(&policy.id);
         let policies = self.ordered_mut();
         let at = policies.partition_point(|other| other.cmp(&policy) == Ordering::Less);
         policies.insert(at, Arc::new(policy));
@@ -189,9 +242,8 @@ impl Cluster {
     }
 
     /// Removes such a policy.
-    pub fn remove_ordered(&mut self, kind: PolicyKind, name: &str) {
-        self.ordered_mut()
-            .retain(|policy| policy.id.kind() != kind || policy.id.name() != name);
+    pub fn remove_ordered(&mut self, id: &PolicyRef) {
+        self.ordered_mut().retain(|policy| policy.id != *id);
     }
 
     /// Such policies in the order they are asked.

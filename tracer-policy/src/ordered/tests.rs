@@ -2,7 +2,7 @@ use SideVerdict::{Denied, NotIsolated};
 use serde_json::{Value, json};
 
 use crate::model::{Namespace, Node, Pod, Protocol};
-use crate::policy::PolicyKind;
+use crate::policy::{PolicyKind, PolicyRef};
 use crate::verdict::{Outcome, SideVerdict};
 use crate::{Cluster, End, Flow, Verdict};
 
@@ -86,7 +86,7 @@ fn a_deny_ahead_of_network_policies_is_a_culprit_by_name() {
     let verdict = to(&cluster, 80);
     assert!(verdict.is_denied());
     let side = &verdict.ingress;
-    assert_eq!(side.verdict, SideVerdict::Denied);
+    assert_eq!(side.verdict, Denied);
     assert!(side.isolating.is_empty() && side.nearest_miss.is_none());
     let rule = side.denied_by.as_ref().unwrap();
     assert_eq!((rule.policy.name(), &*rule.rule), ("no", "spec.ingress[0]"));
@@ -278,8 +278,9 @@ fn what_is_not_known_makes_the_verdict_unknown_and_names_the_field() {
     let (kind, deny) = admin("first", 1, &to_web(&json!([rule("Deny")])));
     cluster.apply_ordered(kind, &deny).unwrap();
     assert_eq!(outcome(&cluster), Outcome::Denied);
-    cluster.remove_ordered(kind, "first");
-    cluster.remove_ordered(kind, "new");
+    for name in ["first", "new"] {
+        cluster.remove_ordered(&PolicyRef::new(kind, None, name.into()));
+    }
     assert_eq!(outcome(&cluster), Outcome::Allowed);
 }
 

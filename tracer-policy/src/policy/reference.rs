@@ -17,17 +17,40 @@ pub enum PolicyKind {
     BaselineAdminNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2`.
     ClusterNetworkPolicy,
+    /// Calico's own of the name `NetworkPolicy`.
+    CalicoNetworkPolicy,
+    /// Calico's GlobalNetworkPolicy.
+    GlobalNetworkPolicy,
+    /// Calico's Tier, which holds policies.
+    CalicoTier,
+    /// Calico's NetworkSet or GlobalNetworkSet, which policies select.
+    CalicoNetworkSet,
 }
 
 impl PolicyKind {
-    /// The API's kind.
+    /// The API's kind; Calico's NetworkPolicy is told from the API's own.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::CalicoNetworkPolicy => "CalicoNetworkPolicy",
+            Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::CalicoTier => "Tier",
+            Self::CalicoNetworkSet => "NetworkSet",
         }
+    }
+
+    /// Whether it is one of Calico's.
+    pub const fn is_calico(self) -> bool {
+        matches!(
+            self,
+            Self::CalicoNetworkPolicy
+                | Self::GlobalNetworkPolicy
+                | Self::CalicoTier
+                | Self::CalicoNetworkSet
+        )
     }
 }
 

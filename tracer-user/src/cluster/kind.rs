@@ -23,6 +23,16 @@ pub enum Kind {
     BaselineAdminNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
     ClusterNetworkPolicy,
+    /// Calico's Tier.
+    CalicoTier,
+    /// Calico's NetworkPolicy.
+    CalicoNetworkPolicy,
+    /// Calico's GlobalNetworkPolicy.
+    GlobalNetworkPolicy,
+    /// Calico's NetworkSet.
+    CalicoNetworkSet,
+    /// Calico's GlobalNetworkSet.
+    GlobalNetworkSet,
 }
 
 /// What an object is to us.
@@ -38,7 +48,7 @@ pub(super) enum Known {
 
 impl Kind {
     /// Every kind that is read.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::Namespace,
         Self::Pod,
         Self::Node,
@@ -49,27 +59,37 @@ impl Kind {
         Self::AdminNetworkPolicy,
         Self::BaselineAdminNetworkPolicy,
         Self::ClusterNetworkPolicy,
+        Self::CalicoTier,
+        Self::CalicoNetworkPolicy,
+        Self::GlobalNetworkPolicy,
+        Self::CalicoNetworkSet,
+        Self::GlobalNetworkSet,
     ];
 
     /// By `apiVersion` and `kind`. Other groups have kinds of the same names (Knative a Service, Calico
     /// a NetworkPolicy), which are others.
     pub(super) fn known(version: &str, kind: &str) -> Known {
-        let Some(known) = Self::ALL.into_iter().find(|known| known.name() == kind) else {
-            return Known::Unused;
-        };
         let group = |version: &str| {
             version
                 .split_once('/')
                 .map_or(String::new(), |(group, _)| group.to_owned())
         };
-        match (known, version) {
-            (_, version) if version == known.version() => Known::Read(known),
-            (Self::EndpointSlice, "discovery.k8s.io/v1beta1") => Known::Read(known),
+        let mut otherwise = None;
+        for known in Self::ALL.into_iter().filter(|known| known.name() == kind) {
+            if known.versions().contains(&version) {
+                return Known::Read(known);
+            }
+            let same_group = known
+                .versions()
+                .iter()
+                .any(|own| group(own) == group(version));
             // Where NetworkPolicy came from; gone from the API since 1.16.
-            (Self::NetworkPolicy, "extensions/v1beta1") => Known::Otherwise(known),
-            (_, version) if group(version) == group(known.version()) => Known::Otherwise(known),
-            _ => Known::Unused,
+            let old = known == Self::NetworkPolicy && version == "extensions/v1beta1";
+            if same_group || old {
+                otherwise = Some(known);
+            }
         }
+        otherwise.map_or(Known::Unused, Known::Otherwise)
     }
 
     /// As in `kind`.
@@ -81,10 +101,14 @@ impl Kind {
             Self::Service => "Service",
             Self::Endpoints => "Endpoints",
             Self::EndpointSlice => "EndpointSlice",
-            Self::NetworkPolicy => "NetworkPolicy",
+            Self::NetworkPolicy | Self::CalicoNetworkPolicy => "NetworkPolicy",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::CalicoTier => "Tier",
+            Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::CalicoNetworkSet => "NetworkSet",
+            Self::GlobalNetworkSet => "GlobalNetworkSet",
         }
     }
 
@@ -97,6 +121,11 @@ impl Kind {
                 &["policy.networking.k8s.io/v1alpha1"]
             }
             Self::ClusterNetworkPolicy => &["policy.networking.k8s.io/v1alpha2"],
+            Self::CalicoTier
+            | Self::CalicoNetworkPolicy
+            | Self::GlobalNetworkPolicy
+            | Self::CalicoNetworkSet
+            | Self::GlobalNetworkSet => &["projectcalico.org/v3", "crd.projectcalico.org/v1"],
             _ => &["v1"],
         }
     }
@@ -110,23 +139,19 @@ impl Kind {
             Self::Service => "services",
             Self::Endpoints => "endpoints",
             Self::EndpointSlice => "endpointslices",
-            Self::NetworkPolicy => "networkpolicies",
+            Self::NetworkPolicy | Self::CalicoNetworkPolicy => "networkpolicies",
             Self::AdminNetworkPolicy => "adminnetworkpolicies",
             Self::BaselineAdminNetworkPolicy => "baselineadminnetworkpolicies",
             Self::ClusterNetworkPolicy => "clusternetworkpolicies",
+            Self::CalicoTier => "tiers",
+            Self::GlobalNetworkPolicy => "globalnetworkpolicies",
+            Self::CalicoNetworkSet => "networksets",
+            Self::GlobalNetworkSet => "globalnetworksets",
         }
     }
 
-    /// The `apiVersion` it is read in.
+    /// The best `apiVersion` it is read in.
     pub const fn version(self) -> &'static str {
-        match self {
-            Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::NetworkPolicy => "networking.k8s.io/v1",
-            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
-                "policy.networking.k8s.io/v1alpha1"
-            }
-            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
-            _ => "v1",
-        }
+        self.versions()[0]
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracer_policy::model::{self, ObjectError, ObjectRef};
-use tracer_policy::{Cluster, PolicyKind};
+use tracer_policy::{Cluster, PolicyKind, PolicyRef};
 
 use super::kind::Kind;
 
@@ -115,6 +115,12 @@ impl Object {
                 Self::Ordered(PolicyKind::BaselineAdminNetworkPolicy, object)
             }
             Kind::ClusterNetworkPolicy => Self::Ordered(PolicyKind::ClusterNetworkPolicy, object),
+            Kind::CalicoNetworkPolicy => Self::Ordered(PolicyKind::CalicoNetworkPolicy, object),
+            Kind::GlobalNetworkPolicy => Self::Ordered(PolicyKind::GlobalNetworkPolicy, object),
+            Kind::CalicoTier => Self::Ordered(PolicyKind::CalicoTier, object),
+            Kind::CalicoNetworkSet | Kind::GlobalNetworkSet => {
+                Self::Ordered(PolicyKind::CalicoNetworkSet, object)
+            }
         })
     }
 
@@ -146,13 +152,16 @@ impl Object {
                     })?;
             }
             Self::Ordered(kind, object) => {
-                cluster
-                    .apply_ordered(kind, &object)
-                    .map_err(|error| FieldError {
-                        object: format!("{} {}", error.kind.as_str(), error.policy),
-                        field: error.field,
-                        problem: error.problem.to_string(),
-                    })?;
+                let applied = match kind {
+                    PolicyKind::CalicoTier => cluster.apply_calico_tier(&object),
+                    PolicyKind::CalicoNetworkSet => cluster.apply_network_set(&object),
+                    _ => cluster.apply_ordered(kind, &object),
+                };
+                applied.map_err(|error| FieldError {
+                    object: format!("{} {}", error.kind.as_str(), error.policy),
+                    field: error.field,
+                    problem: error.problem.to_string(),
+                })?;
             }
         }
         Ok(())
@@ -169,15 +178,30 @@ pub fn remove(kind: Kind, id: &ObjectRef, cluster: &mut Cluster) {
         Kind::Endpoints => forget_subsets(cluster, id),
         Kind::EndpointSlice => cluster.remove_endpoints(id),
         Kind::NetworkPolicy => cluster.remove_network_policy(&id.namespace, &id.name),
-        Kind::AdminNetworkPolicy => {
-            cluster.remove_ordered(PolicyKind::AdminNetworkPolicy, &id.name)
-        }
+        Kind::AdminNetworkPolicy => remove_ordered(PolicyKind::AdminNetworkPolicy, id, cluster),
         Kind::BaselineAdminNetworkPolicy => {
-            cluster.remove_ordered(PolicyKind::BaselineAdminNetworkPolicy, &id.name);
+            remove_ordered(PolicyKind::BaselineAdminNetworkPolicy, id, cluster);
         }
-        Kind::ClusterNetworkPolicy => {
-            cluster.remove_ordered(PolicyKind::ClusterNetworkPolicy, &id.name);
-        }
+        Kind::ClusterNetworkPolicy => remove_ordered(PolicyKind::ClusterNetworkPolicy, id, cluster),
+        Kind::CalicoNetworkPolicy => remove_ordered(PolicyKind::CalicoNetworkPolicy, id, cluster),
+        Kind::GlobalNetworkPolicy => remove_ordered(PolicyKind::GlobalNetworkPolicy, id, cluster),
+        Kind::CalicoTier => cluster.remove_calico_tier(&id.name),
+        Kind::CalicoNetworkSet => cluster.remove_network_set(Some(&id.namespace), &id.name),
+        Kind::GlobalNetworkSet => cluster.remove_network_set(None, &id.name),
+    }
+}
+
+/// By the name the object has; a CRD's object of Calico's has its tier's before its own.
+fn remove_ordered(kind: PolicyKind, id: &ObjectRef, cluster: &mut Cluster) {
+    let namespace = (kind == PolicyKind::CalicoNetworkPolicy).then(|| id.namespace.clone());
+    let mut names = vec![id.name.as_str()];
+    if kind.is_calico()
+        && let Some((_, name)) = id.name.split_once('.')
+    {
+        names.push(name);
+    }
+    for name in names {
+        cluster.remove_ordered(&PolicyRef::new(kind, namespace.clone(), name.to_owned()));
     }
 }
 
@@ -224,6 +248,9 @@ fn is_namespaced(kind: &str) -> bool {
             | "AdminNetworkPolicy"
             | "BaselineAdminNetworkPolicy"
             | "ClusterNetworkPolicy"
+            | "GlobalNetworkPolicy"
+            | "GlobalNetworkSet"
+            | "Tier"
     )
 }
 

@@ -129,7 +129,7 @@ impl Loaded {
 }
 
 /// Whether objects of this kind decide what passes, by the name that every such kind ends in:
-/// `CiliumNetworkPolicy`, Calico's `GlobalNetworkPolicy`. Calico's `Staged...`
+/// `CiliumNetworkPolicy`. Calico's `Staged...`
 /// only pretend to.
 fn is_policy(kind: &str) -> bool {
     kind.ends_with("NetworkPolicy") && !kind.starts_with("Staged")

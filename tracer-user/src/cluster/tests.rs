@@ -264,7 +264,7 @@ fn policies_of_kinds_that_are_not_read_are_not_passed_over_in_silence() {
     for (version, kind) in [
         ("cilium.io/v2", "CiliumNetworkPolicy"),
         ("cilium.io/v2", "CiliumNetworkPolicy"),
-        ("projectcalico.org/v3", "GlobalNetworkPolicy"),
+        ("cilium.io/v2", "CiliumClusterwideNetworkPolicy"),
         ("projectcalico.org/v3", "StagedNetworkPolicy"),
         ("v1", "ConfigMap"),
     ] {
@@ -286,7 +286,7 @@ fn policies_of_kinds_that_are_not_read_are_not_passed_over_in_silence() {
         kinds,
         [
             ("cilium.io/v2 CiliumNetworkPolicy", Some(5)),
-            ("projectcalico.org/v3 GlobalNetworkPolicy", Some(13))
+            ("cilium.io/v2 CiliumClusterwideNetworkPolicy", Some(13))
         ]
     );
     assert_eq!(loaded.skipped["cilium.io/v2 CiliumNetworkPolicy"], 2);
