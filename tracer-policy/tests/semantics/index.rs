@@ -302,3 +302,27 @@ fn an_overlay_counts_where_it_would_if_it_were_applied() {
     assert_eq!(with("b", "policyTypes: [Egress]"), Outcome::Denied);
     assert!(cluster.evaluate(&tcp("b/client", "a/web", 80)).is_allowed());
 }
+
+#[test]
+fn a_namespace_stays_as_long_as_it_or_something_in_it_does() {
+    let mut cluster = Cluster::new();
+    cluster.apply_namespace(Namespace {
+        name: "alone".into(),
+        labels: Labels::new(),
+    });
+    let policy = serde_saphyr::from_str(
+        "{metadata: {name: p, namespace: implied}, spec: {podSelector: {}}}",
+    )
+    .unwrap();
+    cluster.apply_network_policy(&policy).unwrap();
+    let names = |cluster: &Cluster| {
+        let mut names: Vec<_> = cluster.namespaces().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&cluster), ["alone", "implied"]);
+    cluster.remove_network_policy("implied", "p");
+    assert_eq!(names(&cluster), ["alone"]);
+    cluster.remove_namespace("alone");
+    assert_eq!(names(&cluster), Vec::<String>::new());
+}

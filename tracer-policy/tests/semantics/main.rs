@@ -10,7 +10,7 @@ mod language;
 mod profiles;
 
 use common::{apply, cluster};
-use tracer_policy::model::{Phase, Protocol};
+use tracer_policy::model::{Labels, Namespace, Phase, Protocol};
 use tracer_policy::{
     Cluster, End, Exemption, Failed, Flow, Outcome, Owner, Profile, ProfileName, SideVerdict,
     Verdict,

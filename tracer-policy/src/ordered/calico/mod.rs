@@ -284,7 +284,7 @@ impl Cluster {
                 (Tier::last(name), Some(error))
             }
         };
-        self.set_tier(tier);
+        self.set_tier(&tier);
         error.map_or(Ok(()), Err)
     }
 
@@ -294,11 +294,11 @@ impl Cluster {
         self.place(&Tier::last(name));
     }
 
-    fn set_tier(&mut self, tier: Tier) {
+    fn set_tier(&mut self, tier: &Tier) {
         let tiers = self.tiers_mut();
         tiers.retain(|own| own.name != tier.name);
         tiers.push(tier.clone());
-        self.place(&tier);
+        self.place(tier);
     }
 
     /// Moves the policies of a tier to where it stands now.
