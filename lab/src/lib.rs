@@ -29,16 +29,19 @@
 
 mod command;
 pub mod enforcer;
+mod floor;
 mod lab;
 mod lock;
 mod manifests;
 mod netns;
 mod network;
+mod object;
 pub mod plan;
 mod policy;
 mod servers;
 pub mod traffic;
 
+pub use floor::Floor;
 pub use lab::{Lab, Pod};
 pub use manifests::BROKEN_POLICY;
 pub use netns::Netns;

@@ -6,6 +6,7 @@
     reason = "a command-line tool: results on stdout, progress on stderr"
 )]
 
+mod bench;
 mod build;
 mod demo;
 mod image;
@@ -33,6 +34,8 @@ struct Arguments {
 enum Command {
     /// Bring what building and testing need: toolchain parts, bpf-linker, cargo-deny, Debian packages
     Setup(setup::Arguments),
+    /// Measure what tracer costs: a drop, a flood, memory, a start
+    Bench(bench::Arguments),
     /// Build the `tracer` binary with its eBPF programs
     Build(build::Arguments),
     /// Replay the incident on this machine: watch, explain, suggest, cure
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = Workspace::find().and_then(|workspace| match arguments.command {
         Command::Setup(arguments) => setup::run(&workspace, &arguments),
+        Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
         Command::Image(arguments) => image::run(&workspace, &arguments),

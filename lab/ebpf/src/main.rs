@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod floor;
 mod maps;
 mod packet;
 

@@ -17,9 +17,6 @@ use crate::netns::Netns;
 use crate::plan;
 use crate::policy::{Allow, AllowList, Direction, PodFacts, Policies, mapped};
 
-/// The object built from `lab/ebpf`; empty where the eBPF toolchain was missing.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lab.bpf.o"));
-
 /// Entries a pod's allow-list may take; ranges of ports are written out.
 const MAX_ENTRIES: usize = 60_000;
 
@@ -113,12 +110,7 @@ impl Enforcer for Tc {
 impl Loaded {
     /// Loads and attaches; to be called inside the node's namespace.
     fn attach(lab: &Lab, attach: Attach) -> Result<Self> {
-        if OBJECT.is_empty() {
-            bail!(
-                "lab was built without its eBPF object; run `cargo xtask setup`, then build again"
-            );
-        }
-        let mut ebpf = Ebpf::load(OBJECT).context("cannot load the tc enforcer")?;
+        let mut ebpf = crate::object::load()?;
         let mut links = Vec::new();
         for (name, side) in PROGRAMS {
             let program = classifier(&mut ebpf, name)?;

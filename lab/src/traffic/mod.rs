@@ -6,12 +6,14 @@
 
 mod connect;
 mod dns;
+mod flood;
 mod https;
 mod ping;
 mod udp;
 
 pub use connect::{TcpOutcome, tcp_connect};
 pub use dns::{DnsOutcome, dns_lookup};
+pub use flood::{Flooded, Until, udp_flood};
 pub use https::{Dialed, HttpsClient, HttpsOutcome, Request, Stage, Timeouts};
 pub use ping::{Ping, ping};
 pub use udp::{UdpSent, udp_send};

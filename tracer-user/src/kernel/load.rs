@@ -19,6 +19,7 @@ use super::layout::layout;
 use super::meter::{self, Meter};
 use super::reasons::{ReasonNames, Reasons};
 use super::symbols::LiveSymbols;
+use super::sys::give_back_memory;
 use crate::decode::{Decoder, Resolve};
 
 /// The eBPF object; empty where the build lacked the toolchain.
@@ -223,9 +224,12 @@ impl Capture {
 
     /// A decoder for this kernel's records. Reads the kernel's symbols, some 20 ms.
     pub fn decoder(&self) -> Decoder {
+        let symbols = LiveSymbols::read();
+        // The last of what a start needs for a moment only.
+        give_back_memory();
         Decoder::new(Box::new(Names {
             reasons: self.names.clone(),
-            symbols: LiveSymbols::read(),
+            symbols,
         }))
     }
 }

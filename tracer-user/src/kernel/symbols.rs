@@ -1,6 +1,8 @@
 //! Addresses of kernel code to names, by `/proc/kallsyms`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 /// Where the kernel lists its symbols.
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -20,45 +22,51 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Parses the text of `/proc/kallsyms`.
+    /// Parses the text of `/proc/kallsyms`, a line at a time: all of it is longer than what is kept.
     ///
     /// The table is empty where the kernel withholds addresses (`kernel.kptr_restrict`): it then
-    /// prints zeros.
-    pub fn parse(text: &str) -> Self {
+    /// prints zeros. Fails where the text cannot be read.
+    pub fn parse(mut text: impl BufRead) -> io::Result<Self> {
         let mut symbols = Self::default();
-        for line in text.lines() {
-            // address type name [module]
-            let mut words = line.split_ascii_whitespace();
-            let (Some(address), Some(kind), Some(name)) =
-                (words.next(), words.next(), words.next())
-            else {
-                continue;
-            };
-            if !matches!(kind, "t" | "T" | "w" | "W") {
-                continue;
-            }
-            let Ok(address) = u64::from_str_radix(address, 16) else {
-                continue;
-            };
-            let Ok(at) = u32::try_from(symbols.names.len()) else {
+        let mut line = String::new();
+        while text.read_line(&mut line)? > 0 {
+            if !symbols.add(&line) {
                 break;
-            };
-            if address == 0 {
-                continue;
             }
-            symbols.table.push((address, at));
-            symbols.names.push_str(name);
-            symbols.names.push('\n');
-            if words.next().is_none() {
-                let (first, last) = symbols.core.get_or_insert((address, address));
-                *first = address.min(*first);
-                *last = address.max(*last);
-            }
+            line.clear();
         }
         // Stable: of several names at one address the first listed stays first.
         symbols.table.sort_by_key(|(address, _)| *address);
         symbols.table.dedup_by_key(|(address, _)| *address);
-        symbols
+        symbols.table.shrink_to_fit();
+        symbols.names.shrink_to_fit();
+        Ok(symbols)
+    }
+
+    /// Takes a function's line; `false` where there is no room for another.
+    fn add(&mut self, line: &str) -> bool {
+        // address type name [module]
+        let mut words = line.split_ascii_whitespace();
+        let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
+            (words.next(), words.next(), words.next())
+        else {
+            return true;
+        };
+        let Ok(address @ 1..) = u64::from_str_radix(address, 16) else {
+            return true;
+        };
+        let Ok(at) = u32::try_from(self.names.len()) else {
+            return false;
+        };
+        self.table.push((address, at));
+        self.names.push_str(name);
+        self.names.push('\n');
+        if words.next().is_none() {
+            let (first, last) = self.core.get_or_insert((address, address));
+            *first = address.min(*first);
+            *last = address.max(*last);
+        }
+        true
     }
 
     /// Whether the kernel withholds its symbols.
@@ -115,8 +123,10 @@ impl LiveSymbols {
     }
 }
 
-fn read(path: &std::path::Path) -> Symbols {
-    Symbols::parse(&std::fs::read_to_string(path).unwrap_or_default())
+fn read(path: &Path) -> Symbols {
+    File::open(path)
+        .and_then(|file| Symbols::parse(BufReader::new(file)))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -135,7 +145,7 @@ ffffffffc0401000 t nft_do_chain\t[nf_tables]
 
     #[test]
     fn an_address_is_named_by_the_function_before_it() {
-        let symbols = Symbols::parse(LIST);
+        let symbols = Symbols::parse(LIST.as_bytes()).unwrap();
         let name = |address| symbols.name(address);
         assert_eq!(
             name(0xffff_ffff_81aa_107d).as_deref(),
@@ -153,7 +163,7 @@ ffffffffc0401000 t nft_do_chain\t[nf_tables]
 
     #[test]
     fn what_belongs_to_nobody_has_no_name() {
-        let symbols = Symbols::parse(LIST);
+        let symbols = Symbols::parse(LIST.as_bytes()).unwrap();
         assert_eq!(symbols.name(0), None);
         assert_eq!(symbols.name(0xffff_ffff_80ff_ffff), None);
         assert_eq!(
@@ -165,21 +175,22 @@ ffffffffc0401000 t nft_do_chain\t[nf_tables]
 
     #[test]
     fn modules_are_told_from_the_kernel_proper() {
-        let symbols = Symbols::parse(LIST);
+        let symbols = Symbols::parse(LIST.as_bytes()).unwrap();
         assert!(symbols.is_core(0xffff_ffff_81aa_1180));
         assert!(!symbols.is_core(0xffff_ffff_c040_13e8));
     }
 
     #[test]
     fn withheld_addresses_make_an_empty_table() {
-        let symbols =
-            Symbols::parse("0000000000000000 T _stext\n0000000000000000 T nf_hook_slow\n");
+        let list = "0000000000000000 T _stext\n0000000000000000 T nf_hook_slow\n";
+        let symbols = Symbols::parse(list.as_bytes()).unwrap();
         assert!(symbols.is_empty());
         assert_eq!(symbols.name(0x7d), None);
     }
 
     #[test]
     fn odd_lines_are_skipped() {
-        assert!(Symbols::parse("\nnonsense\nzz T x\nffffffff81000000 T\n").is_empty());
+        let list = "\nnonsense\nzz T x\nffffffff81000000 T\n";
+        assert!(Symbols::parse(list.as_bytes()).unwrap().is_empty());
     }
 }

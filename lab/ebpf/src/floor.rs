@@ -1,0 +1,24 @@
+//! The least that a program at `kfree_skb` can do: what observing a drop costs at the very least.
+
+use aya_ebpf::macros::{btf_tracepoint, map};
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::BtfTracePointContext;
+
+/// Packets freed for a reason.
+#[map]
+static FREED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Counts.
+#[btf_tracepoint(function = "kfree_skb")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the macro hands the context over"
+)]
+fn lab_floor(_: BtfTracePointContext) -> i32 {
+    if let Some(count) = FREED.get_ptr_mut(0) {
+        // SAFETY: the pointer is to this CPU's own slot, and the kernel does not run a tracing program
+        // inside itself.
+        unsafe { *count += 1 };
+    }
+    0
+}

@@ -1,0 +1,54 @@
+//! What tracer costs, measured beside the least that is possible, on this machine.
+//!
+//! `cargo xtask bench` builds and starts it.
+
+mod cost;
+mod floods;
+mod latency;
+mod process;
+mod summary;
+
+use std::io::{Write as _, stderr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use lab::{Lab, Wiring};
+
+use floods::Bench;
+use summary::Summary;
+
+/// Measures what tracer costs.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The `tracer` binary, optimized.
+    #[arg(long)]
+    tracer: PathBuf,
+    /// Where the summary is written, as JSON.
+    #[arg(long)]
+    out: PathBuf,
+    /// Pairs of runs, with and without the tool, of which the median ratio counts.
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let lab = Lab::new(Wiring::Bridge)?;
+    let bench = Bench::new(&lab, &arguments.tracer, arguments.pairs)?;
+    let mut summary = Summary::default();
+    latency::measure(&bench, &mut summary)?;
+    cost::measure(&bench, &mut summary)?;
+    floods::measure(&bench, &mut summary)?;
+    summary.write(&arguments.out)
+}

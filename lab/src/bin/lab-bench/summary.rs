@@ -1,0 +1,44 @@
+//! The figures, as JSON and as a table.
+
+use std::fs;
+use std::io::{Write as _, stdout};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+/// What was measured so far.
+#[derive(Default)]
+pub(crate) struct Summary {
+    figures: Map<String, Value>,
+}
+
+impl Summary {
+    /// Adds a figure to a group, and says it on stderr; kept to three decimals.
+    pub(crate) fn add(&mut self, group: &str, name: &str, value: f64) {
+        let value = (value * 1000.0).round() / 1000.0;
+        let _ = writeln!(std::io::stderr(), "  {group}.{name} = {value}");
+        if let Some(group) = self
+            .figures
+            .entry(group)
+            .or_insert_with(|| json!({}))
+            .as_object_mut()
+        {
+            group.insert(name.to_owned(), json!(value));
+        }
+    }
+
+    /// Writes the file, and the table on stdout.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = format!("{:#}\n", Value::Object(self.figures.clone()));
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        let mut out = stdout().lock();
+        writeln!(out, "| figure | value |\n|---|---|")?;
+        for (group, figures) in &self.figures {
+            for (name, value) in figures.as_object().into_iter().flatten() {
+                writeln!(out, "| {group}.{name} | {value} |")?;
+            }
+        }
+        Ok(())
+    }
+}
