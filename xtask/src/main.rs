@@ -15,6 +15,7 @@ mod privilege;
 mod process;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Manifests(manifests::Arguments),
     /// Run every check: formatting, lints, unit and live tests, docs, licences
     Test(test::Arguments),
+    /// Boot other kernels in QEMU and capture a drop on each
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Image(arguments) => image::run(&workspace, &arguments),
         Command::Manifests(arguments) => manifests::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
+        Command::Vm(arguments) => vm::run(&workspace, &arguments),
     });
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -21,7 +21,7 @@ pub(super) fn folder() -> Result<PathBuf> {
 ///
 /// `make` fills the folder it is given, which becomes the entry only when it succeeded. Another
 /// process that wants the same entry waits. Returns the entry's folder and whether it was made now.
-pub(super) fn entry(
+pub(crate) fn entry(
     key: &str,
     good: impl Fn(&Path) -> bool,
     make: impl FnOnce(&Path) -> Result<()>,

@@ -26,6 +26,12 @@ const CROSS: [(&str, &str); 2] = [
     ("aarch64-linux-gnu-gcc", "libc6-dev-arm64-cross"),
 ];
 
+/// What boots other kernels.
+const VM: [(&str, &str); 2] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+];
+
 /// The programs of the live tests.
 pub(super) fn ensure(workspace: &Workspace) -> Result<bool> {
     install(workspace, &PROGRAMS, "the live tests need")
@@ -34,6 +40,11 @@ pub(super) fn ensure(workspace: &Workspace) -> Result<bool> {
 /// The C compiler for aarch64.
 pub(super) fn ensure_cross(workspace: &Workspace) -> Result<bool> {
     install(workspace, &CROSS, "building for aarch64 needs")
+}
+
+/// QEMU, and busybox for its guests.
+pub(super) fn ensure_vm(workspace: &Workspace) -> Result<bool> {
+    install(workspace, &VM, "booting other kernels needs")
 }
 
 fn install(workspace: &Workspace, programs: &[(&str, &'static str)], why: &str) -> Result<bool> {

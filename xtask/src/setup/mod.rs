@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: brings what building and testing need. Every other command calls the parts it needs.
 
 mod bpf_linker;
-mod cache;
+pub(crate) mod cache;
 mod cargo_deny;
 mod debian;
 mod promtool;
@@ -36,6 +36,8 @@ pub(crate) enum Part {
     Promtool,
     /// The system programs that the live tests and the demo drive.
     SystemPrograms,
+    /// QEMU, and busybox for its guests.
+    Vm,
 }
 
 impl Part {
@@ -69,6 +71,7 @@ pub(crate) fn ensure(workspace: &Workspace, parts: &[Part]) -> Result<bool> {
             Part::Promtool => promtool::ensure(workspace)?,
             Part::CargoDeny => cargo_deny::ensure(workspace, &rustc)?,
             Part::SystemPrograms => debian::ensure(workspace)?,
+            Part::Vm => debian::ensure_vm(workspace)?,
         };
     }
     Ok(did)
