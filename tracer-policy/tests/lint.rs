@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use tracer_policy::lint::{Finding, RULES, lint};
+use tracer_policy::model::{ApiCall, ApiCallKind};
 use tracer_policy::{Cluster, Profile};
 
 const INCIDENT: &str = include_str!("incident/cluster.yaml");
@@ -213,4 +214,84 @@ fn rules_have_ids_and_lines_of_their_own() {
             rule.id
         );
     }
+}
+
+#[test]
+fn a_webhook_must_be_open_to_the_api_server() {
+    let served = "{apiVersion: v1, kind: Service, metadata: {name: hook, namespace: vault}, spec: {clusterIP: 10.43.0.7, ports: [{port: 443}]}}\n---\n{apiVersion: v1, kind: Endpoints, metadata: {name: hook, namespace: vault}, subsets: [{addresses: [{ip: 10.42.1.10}], ports: [{port: 8200}]}]}\n---\n{apiVersion: v1, kind: Node, metadata: {name: boss, labels: {node-role.kubernetes.io/control-plane: 'true'}}, status: {addresses: [{type: InternalIP, address: 192.168.1.200}]}}";
+    let with = |ingress: &str| {
+        let mut cluster = policy(&format!("policyTypes: [Ingress], ingress: [{ingress}]"));
+        common::apply(&mut cluster, served);
+        let webhook = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "vault-injector"},
+            "webhooks": [{"name": "w", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "clientConfig": {"service": {"namespace": "vault", "name": "hook"}}}]}))
+        .unwrap();
+        cluster.apply_api_calls(
+            ApiCallKind::Mutating,
+            "vault-injector",
+            ApiCall::of_mutating(&webhook),
+        );
+        cluster
+    };
+    let finding = found(&with("{from: [{podSelector: {}}]}"), "webhook-blocked");
+    assert!(
+        finding
+            .message
+            .contains("port 8200/TCP for MutatingWebhookConfiguration vault-injector"),
+        "{}",
+        finding.message
+    );
+    for open in [
+        "{from: [{ipBlock: {cidr: 192.168.1.200/32}}], ports: [{port: 8200}]}",
+        "{ports: [{port: 8200}]}",
+    ] {
+        assert!(!ids(&with(open)).contains("webhook-blocked"), "{open}");
+    }
+    let other = with("{from: [{ipBlock: {cidr: 192.168.1.200/32}}], ports: [{port: 443}]}");
+    assert!(
+        ids(&other).contains("webhook-blocked"),
+        "the Service's port is not judged"
+    );
+}
+
+#[test]
+fn each_rule_has_its_section_on_the_page() {
+    use std::fmt::Write as _;
+    let mut page = "# What `tracer lint` finds\n\nOne section a rule; the ids never change. Every rule is judged by the \
+                    cluster's dataplane profile.\n"
+        .to_owned();
+    for rule in RULES {
+        let _ = write!(
+            page,
+            "\n## {}\n\n**{}.** {}.\n\nWhy: {}.\n\n{}Fix: {}.\n",
+            rule.id,
+            rule.severity.as_str(),
+            capital(rule.what),
+            rule.why,
+            if rule.seen.is_empty() {
+                String::new()
+            } else {
+                format!("Where it bit: {}.\n\n", rule.seen)
+            },
+            rule.fix
+        );
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lint.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        written, page,
+        "docs/lint.md is not what the rules say: UPDATE_DOCS=1 writes it"
+    );
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
 }

@@ -88,6 +88,10 @@ pub enum Class {
     ApiserverEgress,
     /// A lookup at the cluster's DNS.
     Dns,
+    /// The API server to an admission webhook.
+    Webhook,
+    /// The API server to an API that another server serves for it.
+    AggregatedApi,
     /// A metrics collector to where metrics are offered.
     MetricsScrape,
     /// An ingress controller to a Service's pod.
@@ -120,10 +124,12 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::KubeletProbe,
         Self::ApiserverEgress,
         Self::Dns,
+        Self::Webhook,
+        Self::AggregatedApi,
         Self::MetricsScrape,
         Self::IngressController,
         Self::NodePort,
@@ -144,6 +150,8 @@ impl Class {
             Self::KubeletProbe => "kubelet-probe",
             Self::ApiserverEgress => "apiserver-egress",
             Self::Dns => "dns",
+            Self::Webhook => "webhook",
+            Self::AggregatedApi => "aggregated-api",
             Self::MetricsScrape => "metrics-scrape",
             Self::IngressController => "ingress-controller",
             Self::NodePort => "nodeport",

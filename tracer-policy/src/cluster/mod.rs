@@ -1,6 +1,7 @@
 //! The cluster in memory: an index over objects, changed one object at a time.
 
 mod addresses;
+mod api_calls;
 mod dataplane;
 mod history;
 mod objects;
@@ -13,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::intern::{Interner, LabelSet};
-use crate::model::{Endpoints, Labels, Node, ObjectRef, Pod, Service};
+use crate::model::{ApiCall, Endpoints, Labels, Node, ObjectRef, Pod, Service};
 use crate::ordered::{NetworkSet, OrderedPolicy, Tier};
 use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
@@ -41,6 +42,7 @@ pub struct Cluster {
     endpoints_by_service: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
     endpoints_by_ip: HashMap<IpAddr, Vec<ObjectRef>>,
     ordered: Vec<Arc<OrderedPolicy>>,
+    api_calls: Vec<ApiCall>,
     tiers: Vec<Tier>,
     network_sets: Vec<NetworkSet>,
     history: history::History,

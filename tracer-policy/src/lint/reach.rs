@@ -27,6 +27,7 @@ pub(super) fn check(cluster: &Cluster, found: &mut Vec<Finding>) {
         .collect();
     pods.sort_by(|a, b| a.id.cmp(&b.id));
     for pod in pods {
+        reach.api_calls(pod);
         reach.probes(pod);
         reach.api_server(pod);
         reach.dns(pod);
@@ -146,6 +147,49 @@ impl Reach<'_> {
                     pod,
                     Direction::Ingress,
                     &detail,
+                    message,
+                );
+            }
+        }
+    }
+
+    /// The API server's own calls come from a control-plane node: one of its addresses that is let in is
+    /// taken to be the one they come from.
+    fn api_calls(&mut self, pod: &Pod) {
+        if self.culprit(pod, Direction::Ingress).is_none() {
+            return;
+        }
+        let masters: Vec<IpAddr> = self
+            .cluster
+            .nodes()
+            .filter(|node| node.control_plane)
+            .flat_map(|node| &node.addresses)
+            .map(|address| address.ip)
+            .collect();
+        let called: BTreeSet<(u16, String)> = pod
+            .ips
+            .iter()
+            .flat_map(|ip| pod.ports.iter().map(move |port| (*ip, port.port)))
+            .flat_map(|(ip, port)| {
+                let calls = self.cluster.api_calls_to(ip, port);
+                calls.map(move |call| (port, format!("{} {}", call.kind.as_str(), call.object)))
+            })
+            .collect();
+        for (port, object) in called {
+            let is_open = masters.iter().any(|ip| {
+                let flow = Flow::tcp(End::Ip(*ip), End::Pod(pod.id.clone()), port);
+                !self.is_denied(&flow, Direction::Ingress)
+            });
+            if !is_open && !masters.is_empty() {
+                let message = format!(
+                    "the API server calls pod {} on port {port}/TCP for {object}, and no rule lets it in",
+                    pod.id
+                );
+                self.tell(
+                    &rules::WEBHOOK_BLOCKED,
+                    pod,
+                    Direction::Ingress,
+                    &port.to_string(),
                     message,
                 );
             }

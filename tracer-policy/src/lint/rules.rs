@@ -53,6 +53,11 @@ rules! {
         "the API server is a process on the control-plane nodes and no pod, and policies judge its endpoint behind the Service",
         "rancher/rke2#5434, projectcalico/calico#6476",
         "add an egress rule with an ipBlock for every endpoint of default/kubernetes and its port, or set automountServiceAccountToken: false";
+    WEBHOOK_BLOCKED = "webhook-blocked", Error,
+        "pods that serve a webhook or an aggregated API are closed to the API server",
+        "the API server calls from a control-plane node's address, which no podSelector can match: with failurePolicy Fail nobody can create or change the objects concerned",
+        "kubernetes/kubernetes#128162, rancher/rke2#745",
+        "add an ingress rule with an ipBlock for every control-plane node's address and the pod's own port";
     DNS_BLOCKED = "dns-blocked", Error,
         "a pod with isolated egress cannot reach the cluster's DNS",
         "nearly every connection starts with a lookup, and fails with a timeout that names something else",

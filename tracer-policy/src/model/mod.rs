@@ -3,6 +3,7 @@
 //! These types are what is kept in memory for a whole cluster, so each holds only what evaluation,
 //! attribution and advice read. `from_api` turns the API's own types into them.
 
+mod api_call;
 mod change;
 mod cluster;
 mod from_api;
@@ -10,6 +11,7 @@ mod node;
 mod pod;
 mod service;
 
+pub use api_call::{ApiCall, ApiCallKind};
 pub use change::Change;
 pub use cluster::Namespace;
 pub use from_api::{ObjectError, from_endpoint_slice, from_endpoints};

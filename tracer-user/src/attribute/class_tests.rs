@@ -14,6 +14,9 @@ const DB: [&str; 2] = ["10.42.1.30", "10.42.2.30"];
 const PROMETHEUS: &str = "10.42.2.40";
 const TRAEFIK: &str = "10.42.2.50";
 const SVCLB: &str = "10.42.2.60";
+/// As seen from another node, through flannel's tunnel.
+const MASTER: &str = "10.42.0.0";
+const ADMIT: &str = "10.42.2.70";
 
 fn town() -> Attributor {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/town.yaml");
@@ -88,6 +91,13 @@ fn each_kind_of_traffic_is_told_from_its_neighbours() {
         (NODE_A, WEB, 8080, Class::KubeletProbe),
         (NODE_B, WEB, 9000, Class::NodeToPod),
         (SVCLB, WEB, 9000, Class::PodToPod),
+        (MASTER, ADMIT, 9443, Class::Webhook),
+        (MASTER, ADMIT, 9444, Class::AggregatedApi),
+        // K3s may tunnel through the pod's own node; another worker is none of the API server.
+        (NODE_B, ADMIT, 9443, Class::Webhook),
+        (NODE_A, ADMIT, 9443, Class::NodeToPod),
+        (WEB, ADMIT, 9443, Class::PodToPod),
+        (MASTER, ADMIT, 9445, Class::NodeToPod),
         (DB[0], DB[1], 5432, Class::StatefulsetPeer),
         (WEB, DB[1], 5432, Class::PodToPod),
     ] {
@@ -110,6 +120,8 @@ fn hints_and_symptoms_are_right_for_the_class() {
         (TRAEFIK, WEB, 8080),
         (NODE_B, WEB, 8080),
         (DB[0], DB[1], 5432),
+        (MASTER, ADMIT, 9443),
+        (MASTER, ADMIT, 9444),
     ]
     .into_iter()
     .map(|(from, to, port)| {

@@ -94,6 +94,12 @@ pub fn hint(
             let (node, on) = (IpNet::from(client.ip), on(server.port));
             format!("allow ingress from the node's own address {node}{on} (ipBlock)")
         }
+        (Some(Class::Webhook | Class::AggregatedApi), Some(Direction::Ingress)) => {
+            let (node, on) = (IpNet::from(client.ip), on(server.port));
+            format!(
+                "allow ingress from the API server's nodes, of which this is {node}{on} (ipBlock)"
+            )
+        }
         (Some(Class::ApiserverEgress), _) => {
             let (ip, port, more) = api_server(cluster, &server);
             let more = match more {

@@ -1,5 +1,6 @@
 //! What kind of traffic it was: by packet and cluster state, never by a port number alone.
 
+mod api_call;
 mod dns;
 mod hint;
 mod node_port;
@@ -88,9 +89,13 @@ pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Class
                 class: Some(Class::KubeletProbe),
                 probe: Some(probe),
             },
+            None if let Some(call) = api_call::class(&way, cluster) => class(call),
             None if node_port::is_through(&way, cluster) => class(Class::NodePort),
             None => class(Class::NodeToPod),
         },
+        (Owner::Pod(_), Owner::Pod(_)) if let Some(call) = api_call::class(&way, cluster) => {
+            class(call)
+        }
         (Owner::Pod(_), Owner::Pod(_)) if node_port::is_through(&way, cluster) => {
             class(Class::NodePort)
         }

@@ -55,6 +55,8 @@ pub fn symptom(
 /// Where people meet the error when it is not the sender's own log.
 const fn teller(class: Class) -> Option<&'static str> {
     match class {
+        Class::Webhook => Some("failed calling webhook"),
+        Class::AggregatedApi => Some("the server is currently unable to handle the request"),
         Class::MetricsScrape => Some("Prometheus target down"),
         Class::IngressController => Some("ingress answers 502 or 504"),
         _ => None,

@@ -33,6 +33,12 @@ pub enum Kind {
     CalicoNetworkSet,
     /// Calico's GlobalNetworkSet.
     GlobalNetworkSet,
+    /// `admissionregistration.k8s.io/v1` ValidatingWebhookConfiguration.
+    ValidatingWebhooks,
+    /// `admissionregistration.k8s.io/v1` MutatingWebhookConfiguration.
+    MutatingWebhooks,
+    /// `apiregistration.k8s.io/v1` APIService.
+    ApiService,
 }
 
 /// What an object is to us.
@@ -48,7 +54,7 @@ pub(super) enum Known {
 
 impl Kind {
     /// Every kind that is read.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Namespace,
         Self::Pod,
         Self::Node,
@@ -64,6 +70,9 @@ impl Kind {
         Self::GlobalNetworkPolicy,
         Self::CalicoNetworkSet,
         Self::GlobalNetworkSet,
+        Self::ValidatingWebhooks,
+        Self::MutatingWebhooks,
+        Self::ApiService,
     ];
 
     /// By `apiVersion` and `kind`. Other groups have kinds of the same names (Knative a Service, Calico
@@ -109,6 +118,9 @@ impl Kind {
             Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
             Self::CalicoNetworkSet => "NetworkSet",
             Self::GlobalNetworkSet => "GlobalNetworkSet",
+            Self::ValidatingWebhooks => "ValidatingWebhookConfiguration",
+            Self::MutatingWebhooks => "MutatingWebhookConfiguration",
+            Self::ApiService => "APIService",
         }
     }
 
@@ -126,6 +138,10 @@ impl Kind {
             | Self::GlobalNetworkPolicy
             | Self::CalicoNetworkSet
             | Self::GlobalNetworkSet => &["projectcalico.org/v3", "crd.projectcalico.org/v1"],
+            Self::ValidatingWebhooks | Self::MutatingWebhooks => {
+                &["admissionregistration.k8s.io/v1"]
+            }
+            Self::ApiService => &["apiregistration.k8s.io/v1"],
             _ => &["v1"],
         }
     }
@@ -147,6 +163,9 @@ impl Kind {
             Self::GlobalNetworkPolicy => "globalnetworkpolicies",
             Self::CalicoNetworkSet => "networksets",
             Self::GlobalNetworkSet => "globalnetworksets",
+            Self::ValidatingWebhooks => "validatingwebhookconfigurations",
+            Self::MutatingWebhooks => "mutatingwebhookconfigurations",
+            Self::ApiService => "apiservices",
         }
     }
 

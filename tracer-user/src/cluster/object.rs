@@ -1,11 +1,13 @@
 //! One object of the API, cut down to what is used.
 
+use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tracer_policy::model::{self, ObjectError, ObjectRef};
+use tracer_policy::model::{self, ApiCallKind, ObjectError, ObjectRef};
 use tracer_policy::{Cluster, PolicyKind, PolicyRef};
 
 use super::kind::Kind;
@@ -27,6 +29,8 @@ pub enum Object {
     EndpointSlice(ObjectRef, Option<Box<model::Endpoints>>),
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy(Box<networking::NetworkPolicy>),
+    /// What the API server calls, by this object.
+    ApiCalls(ApiCallKind, String, Vec<model::ApiCall>),
     /// A policy that is asked in an order, as the API has it.
     Ordered(PolicyKind, Value),
 }
@@ -110,6 +114,21 @@ impl Object {
                     .get_or_insert_with(|| "default".to_owned());
                 Self::NetworkPolicy(Box::new(object))
             }
+            Kind::ValidatingWebhooks => {
+                let object: admission::ValidatingWebhookConfiguration = parse(&object)?;
+                let calls = model::ApiCall::of_validating(&object);
+                Self::api_calls(ApiCallKind::Validating, object.metadata.name, calls)
+            }
+            Kind::MutatingWebhooks => {
+                let object: admission::MutatingWebhookConfiguration = parse(&object)?;
+                let calls = model::ApiCall::of_mutating(&object);
+                Self::api_calls(ApiCallKind::Mutating, object.metadata.name, calls)
+            }
+            Kind::ApiService => {
+                let object: APIService = parse(&object)?;
+                let calls = model::ApiCall::of_api_service(&object);
+                Self::api_calls(ApiCallKind::Aggregated, object.metadata.name, calls)
+            }
             Kind::AdminNetworkPolicy => Self::Ordered(PolicyKind::AdminNetworkPolicy, object),
             Kind::BaselineAdminNetworkPolicy => {
                 Self::Ordered(PolicyKind::BaselineAdminNetworkPolicy, object)
@@ -122,6 +141,10 @@ impl Object {
                 Self::Ordered(PolicyKind::CalicoNetworkSet, object)
             }
         })
+    }
+
+    fn api_calls(kind: ApiCallKind, name: Option<String>, calls: Vec<model::ApiCall>) -> Self {
+        Self::ApiCalls(kind, name.unwrap_or_default(), calls)
     }
 
     /// Adds it to the cluster state, or replaces what was there of the same name.
@@ -151,6 +174,7 @@ impl Object {
                         problem: error.problem.to_string(),
                     })?;
             }
+            Self::ApiCalls(kind, name, calls) => cluster.apply_api_calls(kind, &name, calls),
             Self::Ordered(kind, object) => {
                 let applied = match kind {
                     PolicyKind::CalicoTier => cluster.apply_calico_tier(&object),
@@ -185,6 +209,9 @@ pub fn remove(kind: Kind, id: &ObjectRef, cluster: &mut Cluster) {
         Kind::ClusterNetworkPolicy => remove_ordered(PolicyKind::ClusterNetworkPolicy, id, cluster),
         Kind::CalicoNetworkPolicy => remove_ordered(PolicyKind::CalicoNetworkPolicy, id, cluster),
         Kind::GlobalNetworkPolicy => remove_ordered(PolicyKind::GlobalNetworkPolicy, id, cluster),
+        Kind::ValidatingWebhooks => cluster.remove_api_calls(ApiCallKind::Validating, &id.name),
+        Kind::MutatingWebhooks => cluster.remove_api_calls(ApiCallKind::Mutating, &id.name),
+        Kind::ApiService => cluster.remove_api_calls(ApiCallKind::Aggregated, &id.name),
         Kind::CalicoTier => cluster.remove_calico_tier(&id.name),
         Kind::CalicoNetworkSet => cluster.remove_network_set(Some(&id.namespace), &id.name),
         Kind::GlobalNetworkSet => cluster.remove_network_set(None, &id.name),
@@ -251,6 +278,9 @@ fn is_namespaced(kind: &str) -> bool {
             | "GlobalNetworkPolicy"
             | "GlobalNetworkSet"
             | "Tier"
+            | "ValidatingWebhookConfiguration"
+            | "MutatingWebhookConfiguration"
+            | "APIService"
     )
 }
 
