@@ -310,8 +310,55 @@ fn what_the_api_would_refuse_is_named() {
         "spec.ingress[0].from[0]"
     );
     assert_eq!(
+        refused(|spec| spec["ingress"][0]["from"] = json!([{"nodes": {}}])),
+        "spec.ingress[0].from[0]"
+    );
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["to"] = json!([{"namespaces": {}}])),
+        "spec.ingress[0]"
+    );
+    // An empty list means nothing the API knows; the other field is the newer kind's.
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["ports"] = json!([])),
+        "spec.ingress[0].ports"
+    );
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["protocols"] = json!([{"tcp": {}}])),
+        "spec.ingress[0].protocols"
+    );
+    assert_eq!(
         refused(|spec| spec["ingress"][0]["ports"] = json!([{"portNumber": {"port": 0}}])),
         "spec.ingress[0].ports[0].portNumber.port"
+    );
+}
+
+#[test]
+fn the_newer_kind_refuses_the_older_ones_words() {
+    let refused = |change: fn(&mut Value)| {
+        let mut object = json!({"metadata": {"name": "c"}, "spec": {
+            "tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+            "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}]}});
+        change(&mut object["spec"]);
+        let kind = PolicyKind::ClusterNetworkPolicy;
+        cluster().apply_ordered(kind, &object).unwrap_err().field
+    };
+    assert_eq!(refused(|spec| spec["tier"] = "Middle".into()), "spec.tier");
+    assert_eq!(refused(|spec| spec["tier"] = Value::Null), "spec.tier");
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["action"] = "Allow".into()),
+        "spec.ingress[0].action"
+    );
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["ports"] = json!([{"portNumber": {"port": 1}}])),
+        "spec.ingress[0].ports"
+    );
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["protocols"] = json!([])),
+        "spec.ingress[0].protocols"
+    );
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["protocols"] = json!([{"tcp": {}, "udp": {}}])),
+        "spec.ingress[0].protocols[0]"
     );
 }
 
