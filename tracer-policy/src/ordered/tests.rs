@@ -373,3 +373,21 @@ fn a_flow_without_a_port_is_undecided_where_a_rule_asks_for_one() {
     };
     assert_eq!(cluster.evaluate(&flow).verdict, Outcome::Unknown);
 }
+
+#[test]
+fn a_baseline_neither_passes_nor_has_a_priority() {
+    let refused = |change: fn(&mut Value)| {
+        let (kind, mut object) = baseline(&to_web(&json!([rule("Deny")])));
+        change(&mut object["spec"]);
+        cluster().apply_ordered(kind, &object).unwrap_err().field
+    };
+    assert_eq!(
+        refused(|spec| spec["ingress"][0]["action"] = "Pass".into()),
+        "spec.ingress[0].action"
+    );
+    assert_eq!(refused(|spec| spec["priority"] = 1.into()), "spec.priority");
+    assert_eq!(
+        refused(|spec| spec["tier"] = "Baseline".into()),
+        "spec.tier"
+    );
+}
