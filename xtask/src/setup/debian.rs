@@ -1,6 +1,8 @@
 //! The system programs that the live tests and the demo drive.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -92,6 +94,34 @@ pub(super) fn refresh_lists(workspace: &Workspace) -> Result<()> {
     let privilege = Privilege::find("fetching Debian's package lists")?;
     let mut command = privilege.command(workspace, "apt-get");
     process::run(command.args(["--quiet=2", "update"]))
+}
+
+/// Unpacks packages into a folder without installing them: installing some would start a server, and needs
+/// root.
+pub(super) fn unpack(workspace: &Workspace, packages: &[&str], into: &Path) -> Result<()> {
+    if process::find("apt-get").is_none() {
+        let names = packages.join(", ");
+        bail!("{names} can be had from Debian's packages only, and there is no apt-get here");
+    }
+    refresh_lists(workspace)?;
+    process::run(
+        Command::new("apt-get")
+            .args(["--quiet=2", "download"])
+            .args(packages)
+            .current_dir(into),
+    )?;
+    for package in fs::read_dir(into)? {
+        let package = package?.path();
+        if package.extension().is_some_and(|end| end == "deb") {
+            process::run(
+                Command::new("dpkg-deb")
+                    .arg("--extract")
+                    .args([&package, into]),
+            )?;
+            fs::remove_file(&package)?;
+        }
+    }
+    Ok(())
 }
 
 fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {

@@ -4,6 +4,7 @@ mod bpf_linker;
 pub(crate) mod cache;
 mod cargo_deny;
 mod debian;
+mod kubernetes;
 mod promtool;
 mod toolchain;
 
@@ -14,6 +15,7 @@ use anyhow::Result;
 use crate::workspace::{Rustc, Workspace};
 
 pub(crate) use cargo_deny::find as cargo_deny;
+pub(crate) use kubernetes::find as kubernetes;
 pub(crate) use promtool::find as promtool;
 
 #[derive(clap::Args)]
@@ -34,6 +36,8 @@ pub(crate) enum Part {
     CrossCompiler,
     /// The check of the Prometheus rules.
     Promtool,
+    /// The servers of a cluster; minutes to build, so only the test of a whole cluster asks for them.
+    Kubernetes,
     /// The system programs that the live tests and the demo drive.
     SystemPrograms,
     /// QEMU, and busybox for its guests.
@@ -41,6 +45,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    /// What `cargo xtask setup` brings.
     const ALL: [Self; 6] = [
         Self::Toolchain,
         Self::MuslTargets,
@@ -69,6 +74,7 @@ pub(crate) fn ensure(workspace: &Workspace, parts: &[Part]) -> Result<bool> {
             Part::BpfLinker => bpf_linker::ensure(workspace, &rustc)?,
             Part::CrossCompiler => debian::ensure_cross(workspace)?,
             Part::Promtool => promtool::ensure(workspace)?,
+            Part::Kubernetes => kubernetes::ensure(workspace)?,
             Part::CargoDeny => cargo_deny::ensure(workspace, &rustc)?,
             Part::SystemPrograms => debian::ensure(workspace)?,
             Part::Vm => debian::ensure_vm(workspace)?,

@@ -1,11 +1,9 @@
 //! promtool, which checks the alerts: out of Debian's package, which is unpacked and not installed, since it
 //! would start a server.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{cache, debian};
 use crate::process;
@@ -44,23 +42,5 @@ fn unpack(workspace: &Workspace, entry: &Path) -> Result<()> {
         );
     }
     eprintln!("setup: unpacking promtool from Debian's package prometheus");
-    debian::refresh_lists(workspace)?;
-    process::run(
-        Command::new("apt-get")
-            .args(["--quiet=2", "download", "prometheus"])
-            .current_dir(entry),
-    )?;
-    let package = fs::read_dir(entry)?
-        .filter_map(Result::ok)
-        .map(|file| file.path())
-        .find(|path| path.extension().is_some_and(|end| end == "deb"))
-        .context("apt-get left no package")?;
-    process::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&package)
-            .arg(entry),
-    )?;
-    fs::remove_file(&package)?;
-    Ok(())
+    debian::unpack(workspace, &["prometheus"], entry)
 }

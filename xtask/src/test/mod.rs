@@ -32,6 +32,8 @@ enum Group {
     Unit,
     /// Tests on the live kernel; they need root
     Live,
+    /// The product in a whole cluster; it needs root, and builds a Kubernetes the first time
+    E2e,
     /// Documentation and the examples in it
     Doc,
     /// Manifests, alerts and dashboard
@@ -54,7 +56,7 @@ struct Step {
     run: fn(&Stage<'_>) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step {
         group: Group::Fmt,
         name: "formatting",
@@ -84,6 +86,12 @@ const STEPS: [Step; 10] = [
         name: "live tests",
         needs: &[], // it asks for them itself, once it knows that it can have root
         run: steps::live,
+    },
+    Step {
+        group: Group::E2e,
+        name: "whole cluster",
+        needs: &[], // as above
+        run: steps::e2e,
     },
     Step {
         group: Group::Doc,

@@ -90,6 +90,35 @@ pub(super) fn live(stage: &Stage<'_>) -> Result<Outcome> {
     cargo_test::run(&mut cargo)?.outcome()
 }
 
+/// The agent's image in a real cluster. These tests are marked as ignored, so that `live` passes them by.
+pub(super) fn e2e(stage: &Stage<'_>) -> Result<Outcome> {
+    let required = env::var_os("TRACER_REQUIRE_ALL").is_some();
+    let privilege = match Privilege::find("a test in a whole cluster") {
+        Ok(privilege) => privilege,
+        Err(error) if required => return Err(error),
+        Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
+    };
+    if process::find("apt-get").is_none() && !required {
+        return Ok(Outcome::Skipped(
+            "its Kubernetes is made of Debian's packages, and there is no apt-get here".to_owned(),
+        ));
+    }
+    let needs = [
+        Part::Toolchain,
+        Part::BpfLinker,
+        Part::SystemPrograms,
+        Part::Kubernetes,
+    ];
+    setup::ensure(stage.workspace, &needs)?;
+    let mut cargo = cargo_test(stage);
+    cargo
+        .args(["--package", "tracer-user", "--test", "e2e"])
+        .args(["--", "--ignored", "--test-threads=1"])
+        .env("TRACER_KUBERNETES", setup::kubernetes()?);
+    privilege.apply_to_runner(&mut cargo, &stage.rustc);
+    cargo_test::run(&mut cargo)?.outcome()
+}
+
 pub(super) fn examples(stage: &Stage<'_>) -> Result<Outcome> {
     cargo_test::run(cargo_test(stage).arg("--doc"))?.outcome()
 }
