@@ -21,6 +21,7 @@
 //!   is who. See [`plan`] for the addresses.
 //! - [`enforcer`]: policy enforcers ([`enforcer::Enforcer`]) and single firewall rules, each with an
 //!   exact counter of its own.
+//! - [`kube`]: a real API server, and a real kubelet with real pods.
 //! - [`traffic`]: connections, datagrams, pings, probes and API calls from inside a namespace, and the
 //!   words in which a Go program would complain.
 //!
@@ -30,6 +31,7 @@
 mod command;
 pub mod enforcer;
 mod floor;
+pub mod kube;
 mod lab;
 mod lock;
 mod manifests;

@@ -225,6 +225,28 @@ fn a_replay_gives_back_what_was_recorded_and_filters_it() {
 }
 
 #[test]
+fn the_last_drops_are_the_last_of_those_that_pass_the_filter() {
+    let mut drop: serde_json::Value =
+        serde_json::from_str(include_str!("data/probe.json")).unwrap();
+    let probe = drop.to_string();
+    drop["class"] = "dns".into();
+    let drops = file(&format!("{probe}\n{drop}\n"));
+    let (status, stdout, _) = run(&[
+        "watch",
+        "--input",
+        path(&drops),
+        "--class",
+        "kubelet-probe",
+        "--last",
+        "1",
+        "-o",
+        "json",
+    ]);
+    assert_eq!(status, Some(0));
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+}
+
+#[test]
 fn recording_a_replay_writes_the_same_lines() {
     let drops = recorded(2);
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! `tracer watch`: live stream of drops, or a replay.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ pub(super) struct WatchArgs {
     /// past.
     #[arg(short, long)]
     follow: bool,
-    /// The last N drops, of the agent's history or of those recorded.
+    /// The last N drops that pass the filters, of the agent's history or of those recorded. With --follow,
+    /// the last N of all.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
     /// The drops of the last while, such as 5m or 1h30m.
@@ -101,14 +103,19 @@ pub(super) fn run(
     // Asked for a cluster, reasons or packets of one's own, an agent has the wrong ones.
     let own = common.cluster.is_some() || args.pcap.is_some() || CaptureArgs::given(matches);
     if !own || past {
+        let follow = args.follow || !past;
+        // The last N are those that pass the filter, which the agent does not know: it is asked for all.
+        // Where the past goes over into the present, nothing tells when N are complete.
+        let last = args.last.filter(|_| !follow);
+        let since = args.since.map(ago);
         let request = Request {
             version: stream::VERSION,
-            last: args.last,
-            since: args.since.map(ago),
-            follow: args.follow || !past,
+            last: args.last.filter(|_| follow),
+            since: since.or(last.map(|_| Timestamp::MIN)),
+            follow,
         };
         match Client::connect(&args.socket, &request) {
-            Ok(client) => return from_agent(args, client, filter),
+            Ok(client) => return from_agent(args, client, filter, last),
             Err(error) if past && error.nobody_there() => {
                 return Err(Error::Environment(format!(
                     "--last and --since need a history, and {error}: start `tracer agent`, or give \
@@ -131,12 +138,18 @@ fn ago(span: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MIN)
 }
 
-/// Shows an agent's stream until it ends, or is ended.
-fn from_agent(args: &WatchArgs, client: Client, filter: Filter) -> Result<ExitCode, Error> {
+/// Shows an agent's stream until it ends, or is ended; of one that ends only the `last` ones, if given.
+fn from_agent(
+    args: &WatchArgs,
+    client: Client,
+    filter: Filter,
+    last: Option<usize>,
+) -> Result<ExitCode, Error> {
     color::note(&format!(
         "watching drops on {} (from its agent)",
         client.node()
     ));
+    let mut tail = last.map(|last| Tail::new(filter.clone(), last));
     let mut outlet = Outlet::new(filter, sinks(args)?, args.count);
     let stopper = client.stopper()?;
     let duration = args.duration;
@@ -162,6 +175,10 @@ fn from_agent(args: &WatchArgs, client: Client, filter: Filter) -> Result<ExitCo
     for drop in client {
         match drop {
             Ok(drop) => {
+                if let Some(tail) = &mut tail {
+                    tail.push(drop);
+                    continue;
+                }
                 if !outlet.accept(&drop, None)? {
                     break;
                 }
@@ -174,8 +191,38 @@ fn from_agent(args: &WatchArgs, client: Client, filter: Filter) -> Result<ExitCo
             }
         }
     }
+    if let Some(tail) = tail {
+        feed(tail.drops.into_iter().map(Ok), &mut outlet)?;
+    }
     outlet.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The last drops that pass a filter.
+struct Tail {
+    filter: Filter,
+    most: usize,
+    drops: VecDeque<Drop>,
+}
+
+impl Tail {
+    fn new(filter: Filter, most: usize) -> Self {
+        let drops = VecDeque::new();
+        Self {
+            filter,
+            most,
+            drops,
+        }
+    }
+
+    fn push(&mut self, drop: Drop) {
+        if self.filter.passes(&drop) {
+            self.drops.push_back(drop);
+            if self.drops.len() > self.most {
+                self.drops.pop_front();
+            }
+        }
+    }
 }
 
 /// The sinks that the options ask for.
@@ -279,7 +326,7 @@ fn replay(
     filter: Filter,
     path: &Path,
 ) -> Result<ExitCode, Error> {
-    let mut outlet = Outlet::new(filter, sinks(args)?, args.count);
+    let mut outlet = Outlet::new(filter.clone(), sinks(args)?, args.count);
     let mut attributor =
         cluster::given(common)?.map(|state| Attributor::new(settings::node_name(), Some(state)));
     let since = args.since.map(ago);
@@ -295,16 +342,11 @@ fn replay(
     });
     match args.last {
         Some(last) => {
-            let mut kept = std::collections::VecDeque::with_capacity(last.min(4096));
+            let mut tail = Tail::new(filter, last);
             for drop in drops {
-                if kept.len() == last {
-                    kept.pop_front();
-                }
-                if last > 0 {
-                    kept.push_back(drop?);
-                }
+                tail.push(drop?);
             }
-            feed(kept.into_iter().map(Ok), &mut outlet)?;
+            feed(tail.drops.into_iter().map(Ok), &mut outlet)?;
         }
         None => feed(drops, &mut outlet)?,
     }

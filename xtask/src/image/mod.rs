@@ -3,18 +3,21 @@
 
 mod archive;
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::build;
+use crate::build as binary;
 use crate::workspace::Workspace;
 use archive::{Image, Platform};
 
 /// What the image may weigh, in bytes.
 const LIMIT: u64 = 20 << 20;
+
+const NAME: &str = concat!("tracer:", env!("CARGO_PKG_VERSION"));
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -22,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "amd64", value_parser = ["amd64", "arm64"])]
     arch: String,
     /// Name and tag
-    #[arg(long, value_name = "NAME:TAG", default_value = concat!("tracer:", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, value_name = "NAME:TAG", default_value = NAME)]
     name: String,
     /// Take this binary instead of building one
     #[arg(long, value_name = "FILE")]
@@ -32,7 +35,27 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
 }
 
+/// The image for this machine, as the manifests name it.
+pub(crate) fn host(workspace: &Workspace) -> Result<PathBuf> {
+    let arch = match env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    let arguments = Arguments {
+        arch: arch.to_owned(),
+        name: NAME.to_owned(),
+        binary: None,
+        out: None,
+    };
+    build(workspace, &arguments)
+}
+
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
+    build(workspace, arguments)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(workspace: &Workspace, arguments: &Arguments) -> Result<PathBuf> {
     let (architecture, triple) = match arguments.arch.as_str() {
         "arm64" => ("arm64", "aarch64-unknown-linux-musl"),
         _ => ("amd64", "x86_64-unknown-linux-musl"),
@@ -46,7 +69,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     };
     let binary = match &arguments.binary {
         Some(binary) => binary.clone(),
-        None => build::release(workspace, triple)?,
+        None => binary::release(workspace, triple)?,
     };
     let program = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
     if !is_static(&program) {
@@ -83,7 +106,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     if size > LIMIT {
         bail!("the image is larger than {} MiB", LIMIT >> 20);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(out)
 }
 
 /// Whether an ELF file asks for no dynamic linker: it has no `PT_INTERP` segment (type 3).

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::Stage;
 use super::cargo_test;
 use super::summary::Outcome;
+use crate::image;
 use crate::manifests;
 use crate::privilege::Privilege;
 use crate::process;
@@ -114,7 +115,8 @@ pub(super) fn e2e(stage: &Stage<'_>) -> Result<Outcome> {
     cargo
         .args(["--package", "tracer-user", "--test", "e2e"])
         .args(["--", "--ignored", "--test-threads=1"])
-        .env("TRACER_KUBERNETES", setup::kubernetes()?);
+        .env("TRACER_KUBERNETES", setup::kubernetes()?)
+        .env("TRACER_IMAGE", image::host(stage.workspace)?);
     privilege.apply_to_runner(&mut cargo, &stage.rustc);
     cargo_test::run(&mut cargo)?.outcome()
 }
