@@ -67,8 +67,8 @@ fn download(suite: &str, entry: &Path) -> Result<()> {
     fs::write(
         entry.join("sources.list"),
         format!(
-            "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
-             http://deb.debian.org/debian {suite} main\n"
+            "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {suite} main\n",
+            mirror()?
         ),
     )?;
     fs::write(
@@ -109,6 +109,22 @@ fn download(suite: &str, entry: &Path) -> Result<()> {
     fs::remove_dir_all(entry.join("lists"))?;
     fs::remove_dir_all(entry.join("cache"))?;
     Ok(())
+}
+
+/// The mirror that this machine has Debian itself from: the one whose suites are neither of security nor of
+/// somebody else's.
+fn mirror() -> Result<String> {
+    let targets = process::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(ORIGIN) $(LABEL)",
+        "Created-By: Packages",
+    ]))?;
+    targets
+        .lines()
+        .find_map(|line| line.strip_suffix(" Debian Debian"))
+        .map(str::to_owned)
+        .context("apt on this machine has no sources of Debian's; `apt-get update` once, on Debian")
 }
 
 /// The kernel packages that `package` depends on; of the newest ones the image is in one of these.
