@@ -206,8 +206,13 @@ fn kind_word(rule: &RuleRef) -> String {
 }
 
 fn denied_lines(out: &mut Vec<Line>, cluster: &Cluster, rule: &RuleRef) {
+    let rank = if cluster.overrules_network_policies(rule) {
+        "no NetworkPolicy can override it"
+    } else {
+        "a NetworkPolicy that isolates the pod and allows this would be asked first"
+    };
     let text = format!(
-        "  denied by {}{} {}; no NetworkPolicy can override it:",
+        "  denied by {}{} {}; {rank}:",
         kind_word(rule),
         rule.policy,
         rule.rule
@@ -221,7 +226,7 @@ fn denied_lines(out: &mut Vec<Line>, cluster: &Cluster, rule: &RuleRef) {
 fn isolation_lines(out: &mut Vec<Line>, side: &Side, direction: Direction, is_pod: bool) {
     let names: Vec<String> = side.isolating.iter().map(ToString::to_string).collect();
     let text = match names.as_slice() {
-        [] if side.verdict == SideVerdict::Unknown => return,
+        [] if side.verdict == SideVerdict::Unknown || !side.allowed_by.is_empty() => return,
         [] if !is_pod => "  no pod: no policy applies to it".to_owned(),
         [] => format!(
             "  no policy isolates it for {}: everything may pass",

@@ -4,10 +4,11 @@
 //! <https://github.com/kubernetes-sigs/network-policy-api/tree/main/apis/v1alpha2>. A field that is not here is
 //! an error, never passed over: it may be what the verdict hangs on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -37,7 +38,7 @@ struct Spec {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SubjectSpec {
-    namespaces: Option<LabelSelector>,
+    namespaces: Option<SelectorSpec>,
     pods: Option<PodsSpec>,
 }
 
@@ -45,9 +46,43 @@ struct SubjectSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PodsSpec {
     #[serde(default)]
-    namespace_selector: LabelSelector,
+    namespace_selector: SelectorSpec,
     #[serde(default)]
-    pod_selector: LabelSelector,
+    pod_selector: SelectorSpec,
+}
+
+/// The API's own type passes over what it does not know, and a selector that lost a line selects more.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SelectorSpec {
+    match_labels: Option<BTreeMap<String, String>>,
+    match_expressions: Option<Vec<RequirementSpec>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RequirementSpec {
+    key: String,
+    operator: String,
+    values: Option<Vec<String>>,
+}
+
+impl SelectorSpec {
+    fn to_api(&self) -> LabelSelector {
+        let expressions = self.match_expressions.as_ref().map(|all| {
+            all.iter()
+                .map(|own| LabelSelectorRequirement {
+                    key: own.key.clone(),
+                    operator: own.operator.clone(),
+                    values: own.values.clone(),
+                })
+                .collect()
+        });
+        LabelSelector {
+            match_labels: self.match_labels.clone(),
+            match_expressions: expressions,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -67,9 +102,9 @@ struct RuleSpec {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PeerSpec {
-    namespaces: Option<LabelSelector>,
+    namespaces: Option<SelectorSpec>,
     pods: Option<PodsSpec>,
-    nodes: Option<LabelSelector>,
+    nodes: Option<SelectorSpec>,
     networks: Option<Vec<String>>,
 }
 
@@ -226,8 +261,12 @@ fn tier(kind: PolicyKind, tier: Option<&str>) -> Found<Tier> {
 }
 
 fn subject(spec: &SubjectSpec, symbols: &mut impl Symbols) -> Found<Subject> {
-    let mut compile = |selector: &LabelSelector, field: &str| {
-        Selector::compile(selector, &format!("spec.subject.{field}"), symbols)
+    let mut compile = |selector: &SelectorSpec, field: &str| {
+        Selector::compile(
+            &selector.to_api(),
+            &format!("spec.subject.{field}"),
+            symbols,
+        )
     };
     match (&spec.namespaces, &spec.pods) {
         (Some(namespaces), None) => Ok(Subject {
@@ -339,8 +378,8 @@ fn peer(
     path: &str,
     symbols: &mut impl Symbols,
 ) -> Found<Peer> {
-    let mut compile = |selector: &LabelSelector, field: &str| {
-        Selector::compile(selector, &format!("{path}.{field}"), symbols)
+    let mut compile = |selector: &SelectorSpec, field: &str| {
+        Selector::compile(&selector.to_api(), &format!("{path}.{field}"), symbols)
     };
     match (&spec.namespaces, &spec.pods, &spec.nodes, &spec.networks) {
         (Some(namespaces), None, None, None) => Ok(Peer::Pods {

@@ -251,6 +251,17 @@ impl Cluster {
         self.ordered().iter().map(AsRef::as_ref)
     }
 
+    /// Whether such a policy's rule is asked ahead of NetworkPolicies, so that none can override it.
+    pub fn overrules_network_policies(&self, rule: &RuleRef) -> bool {
+        self.ordered_policies()
+            .find(|policy| policy.id == rule.policy)
+            .is_some_and(|policy| match policy.tier.cmp(&Tier::default()) {
+                Ordering::Less => true,
+                Ordering::Equal => policy.is_before_network_policies(),
+                Ordering::Greater => false,
+            })
+    }
+
     /// The words of such a policy's rule, on one line.
     pub fn ordered_rule_text(&self, rule: &RuleRef) -> Option<&str> {
         let policy = self

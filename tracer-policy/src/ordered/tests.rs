@@ -391,3 +391,38 @@ fn a_baseline_neither_passes_nor_has_a_priority() {
         "spec.tier"
     );
 }
+
+#[test]
+fn a_selector_with_a_line_that_is_not_known_is_no_wider_selector() {
+    for (spec, field) in [
+        (
+            json!({"subject": {"namespaces": {"matchLabel": {"team": "web"}}}, "ingress": [rule("Deny")]}),
+            "spec.subject.namespaces.matchLabel",
+        ),
+        (
+            to_web(
+                &json!([{"action": "Deny", "from": [{"namespaces": {"sameLabels": ["team"]}}]}]),
+            ),
+            "spec.ingress[0].from[0].namespaces.sameLabels",
+        ),
+    ] {
+        let (kind, object) = admin("a", 1, &spec);
+        let mut cluster = cluster();
+        assert_eq!(
+            cluster.apply_ordered(kind, &object).unwrap_err().field,
+            field
+        );
+        assert_eq!(outcome(&cluster), Outcome::Unknown);
+    }
+}
+
+#[test]
+fn only_what_is_asked_ahead_of_network_policies_overrules_them() {
+    let overrules = |policy: (PolicyKind, Value)| {
+        let cluster = with([policy]);
+        let rule = to(&cluster, 80).ingress.denied_by.unwrap();
+        cluster.overrules_network_policies(&rule)
+    };
+    assert!(overrules(admin("a", 1, &to_web(&json!([rule("Deny")])))));
+    assert!(!overrules(baseline(&to_web(&json!([rule("Deny")])))));
+}

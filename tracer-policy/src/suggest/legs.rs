@@ -36,7 +36,11 @@ pub(super) fn of(cluster: &Cluster, profile: Profile, flow: &Flow) -> Result<Vec
     let verdict = cluster.evaluate_as(flow, profile);
     for direction in Direction::ALL {
         if let Some(rule) = &side(&verdict, direction).denied_by {
-            return Err(Refusal::Overruled(rule.clone()));
+            return Err(if cluster.overrules_network_policies(rule) {
+                Refusal::Overruled(rule.clone())
+            } else {
+                Refusal::Baseline(rule.clone())
+            });
         }
     }
     let legs = match &verdict.service {

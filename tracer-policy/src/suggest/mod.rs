@@ -80,6 +80,12 @@ pub enum Refusal {
         .0.policy.kind().as_str(), .0.policy, .0.rule
     )]
     Overruled(RuleRef),
+    /// A policy for pods that no NetworkPolicy isolates says no.
+    #[error(
+        "{} {} {} denies it to pods that no NetworkPolicy isolates: change that rule, or write a NetworkPolicy with all that the pod needs",
+        .0.policy.kind().as_str(), .0.policy, .0.rule
+    )]
+    Baseline(RuleRef),
     /// The verdict is not known.
     #[error("the verdict is not known: {0}")]
     Unknown(String),

@@ -43,11 +43,13 @@ pub fn hint(
         }
         _ => {}
     }
+    let explained = explained?;
     let Explanation {
         policy,
         reply,
         reason,
-    } = explained?;
+        ..
+    } = explained;
     let unheld = [
         (ends.source_known, ends.flow.source),
         (ends.destination_known, ends.flow.destination),
@@ -67,8 +69,13 @@ pub fn hint(
         PolicyVerdict::Denied => {}
     }
     if let Some(rule) = &policy.denied_by {
+        let rank = if explained.overruled {
+            "no NetworkPolicy can override it"
+        } else {
+            "a NetworkPolicy that isolates the pod and allows this would be asked first"
+        };
         return Some(format!(
-            "{} {} denies this by {}: no NetworkPolicy can override it",
+            "{} {} denies this by {}: {rank}",
             rule.policy.kind, rule.policy.name, rule.rule
         ));
     }

@@ -21,6 +21,8 @@ pub struct Explanation {
     pub reply: bool,
     /// Why the verdict is unknown, where it is.
     pub reason: Option<String>,
+    /// Whether what denies it is asked ahead of NetworkPolicies.
+    pub overruled: bool,
 }
 
 /// Judges a packet; `None` where no policy has a say because neither end is a pod.
@@ -90,6 +92,9 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
         },
         reply: judged.reply,
         reason: verdict.reason.clone(),
+        overruled: side
+            .and_then(|side| side.denied_by.as_ref())
+            .is_some_and(|rule| cluster.overrules_network_policies(rule)),
     })
 }
 
