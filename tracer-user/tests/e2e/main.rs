@@ -4,6 +4,7 @@
 //! `cargo xtask test --only e2e` builds what this needs and runs it.
 
 mod cluster;
+mod prometheus;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use tracer_policy::model::Protocol;
 
 use cluster::{API_PORT, Cluster, until};
+use prometheus::Prometheus;
 
 /// A Vault with a readiness probe, and one that calls the API server each second.
 const PODS: &str = include_str!("pods.yaml");
@@ -41,6 +43,8 @@ fn the_incident_befalls_a_cluster_and_the_agent_tells() -> Result<()> {
     cluster.apply(include_str!("../../../deploy/tracer.yaml"))?;
     cluster.agent_is_ready()?;
     account_may_read_and_nothing_else(&cluster)?;
+    let prometheus = Prometheus::start(lab.node())?;
+    prometheus.wait_scraped()?;
 
     cluster.apply(PODS)?;
     cluster.wait_ready("vault", "vault-0", "True")?;
@@ -56,6 +60,16 @@ fn the_incident_befalls_a_cluster_and_the_agent_tells() -> Result<()> {
         Ok(cluster.metric(INVISIBLE, &PROBES)? > 0 && cluster.metric(INVISIBLE, &CALLS)? > 0)
     })?;
     events_name_pod_and_policy(&cluster)?;
+    for alert in ["KubeletProbeDropped", "ApiServerEgressDropped"] {
+        until(PATIENCE, &format!("{alert} fires"), || {
+            Ok(prometheus.firing()?.contains(alert))
+        })?;
+    }
+    let firing = prometheus.firing()?;
+    ensure!(
+        !firing.contains("EventsLost") && !firing.contains("AgentDown"),
+        "alerts without a cause: {firing:?}"
+    );
 
     // Without an API server the agent goes on from what it knows.
     cluster.plane.stop_api_server();
