@@ -22,9 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PACKETS: u64 = 7;
 const PORT: u16 = 9999;
 
-struct Agent<'a> {
-    lab: &'a Lab,
-    child: Child,
+pub(crate) struct Agent<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) child: Child,
     log: Receiver<Value>,
     address: SocketAddr,
     socket: PathBuf,
@@ -33,6 +33,10 @@ struct Agent<'a> {
 
 impl<'a> Agent<'a> {
     fn start(lab: &'a Lab) -> Result<Self> {
+        Self::start_with(lab, &[])
+    }
+
+    pub(crate) fn start_with(lab: &'a Lab, more: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (cluster, socket) = (
             folder.path().join("cluster.yaml"),
@@ -52,6 +56,7 @@ impl<'a> Agent<'a> {
                 .arg(&cluster)
                 .arg("--socket")
                 .arg(&socket)
+                .args(more)
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped());
         })?;
@@ -84,7 +89,7 @@ impl<'a> Agent<'a> {
         })
     }
 
-    fn get(&self, path: &str) -> Result<String> {
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
         let mut answer = String::new();
         let address = self.address;
         let connection = self.lab.node().enter(|| TcpStream::connect(address))?;
@@ -101,7 +106,7 @@ impl<'a> Agent<'a> {
     }
 
     /// The sum of a metric's series that have all of these labels.
-    fn sum(&self, metric: &str, labels: &[&str]) -> Result<u64> {
+    pub(crate) fn sum(&self, metric: &str, labels: &[&str]) -> Result<u64> {
         let text = self.get("/metrics")?;
         text.lines()
             .filter(|line| line.starts_with(&format!("{metric}{{")))
@@ -114,7 +119,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Waits until a metric has reached `wanted`; returns what it is then.
-    fn until(&self, metric: &str, labels: &[&str], wanted: u64) -> Result<u64> {
+    pub(crate) fn until(&self, metric: &str, labels: &[&str], wanted: u64) -> Result<u64> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let sum = self.sum(metric, labels)?;
@@ -138,7 +143,7 @@ impl<'a> Agent<'a> {
         command
     }
 
-    fn stop(mut self) -> Result<()> {
+    pub(crate) fn stop(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "the agent ended with {status}");

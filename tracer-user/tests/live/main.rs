@@ -3,6 +3,7 @@
 
 mod agent;
 mod enforcers;
+mod exact;
 mod expect;
 mod rules;
 mod watch;

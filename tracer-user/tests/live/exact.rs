@@ -1,0 +1,117 @@
+//! Counts to the packet, however fast packets come and whatever is full: the firewall's own counter is
+//! what they are held against.
+
+use std::net::SocketAddrV4;
+
+use anyhow::{Result, ensure};
+use lab::enforcer::{Backend, Hook, InstalledRule, Rule, Verdict};
+use lab::traffic::{Until, udp_flood};
+use lab::{Lab, Wiring};
+use rustix::process::{Pid, Signal, kill_process};
+use tracer_policy::model::Protocol;
+
+use crate::agent::Agent;
+use crate::watch;
+
+const FLOWS: u16 = 20_000;
+
+fn rule(lab: &Lab) -> Result<InstalledRule<'_>> {
+    let rule = Rule {
+        backend: Backend::Nftables,
+        hook: Hook::Forward,
+        protocol: Protocol::Udp,
+        source: None,
+        destination: lab.pod("vault-0").addresses().v4.into(),
+        port: None,
+        verdict: Verdict::Drop,
+    };
+    rule.install(lab.node())
+}
+
+fn destinations(lab: &Lab, flows: u16) -> Vec<SocketAddrV4> {
+    let vault = lab.pod("vault-0").addresses().v4;
+    (1..=flows)
+        .map(|port| SocketAddrV4::new(vault, port))
+        .collect()
+}
+
+/// Floods, and holds what the agent counts under these labels against the rule's counter.
+fn flood(
+    agent: &Agent<'_>,
+    rule: &InstalledRule<'_>,
+    flows: u16,
+    packets: u64,
+    labels: &[&str],
+) -> Result<()> {
+    let to = destinations(agent.lab, flows);
+    udp_flood(agent.lab.remote(), &to, Until::Packets(packets))?;
+    let dropped = rule.packets()?;
+    // As long as it goes on: a busy machine takes its time.
+    let mut counted = 0;
+    loop {
+        let before = counted;
+        counted = agent.until("tracer_drops_total", labels, dropped)?;
+        if counted >= dropped || counted == before {
+            break;
+        }
+    }
+    let lost = agent.sum("tracer_events_lost_total", &[])?;
+    let all = agent.sum("tracer_drops_total", &[])?;
+    ensure!(
+        counted == dropped,
+        "{flows} flows: {dropped} dropped, {counted} counted; {lost} lost by its own word; {all} with other labels too"
+    );
+    Ok(())
+}
+
+#[test]
+fn floods_of_one_flow_and_of_many_are_counted_to_the_packet() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let vault = [r#"destination_workload="vault""#];
+    let rule = rule(&lab).unwrap();
+    let agent = Agent::start_with(&lab, &["--flows", "32768"]).unwrap();
+    flood(&agent, &rule, 1, 200_000, &vault).unwrap();
+    flood(&agent, &rule, FLOWS, 3 * u64::from(FLOWS), &vault).unwrap();
+
+    // Stopped, it reads neither ring nor table; the ring has room for less than that many flows.
+    let process = Pid::from_child(&agent.child);
+    let ports: Vec<_> = destinations(&lab, FLOWS + 10_000)
+        .into_iter()
+        .skip(usize::from(FLOWS))
+        .collect();
+    kill_process(process, Signal::STOP).unwrap();
+    udp_flood(lab.remote(), &ports, Until::Packets(30_000)).unwrap();
+    kill_process(process, Signal::CONT).unwrap();
+    flood(&agent, &rule, 1, 1, &vault).unwrap();
+    agent.stop().unwrap();
+}
+
+#[test]
+fn what_finds_no_room_in_the_table_is_counted_by_its_reason() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let rule = rule(&lab).unwrap();
+    let agent = Agent::start_with(&lab, &["--flows", "100"]).unwrap();
+    let packets = 3 * u64::from(FLOWS);
+    // Workload and class of what found no room are not known.
+    flood(
+        &agent,
+        &rule,
+        FLOWS,
+        packets,
+        &[r#"reason="NETFILTER_DROP""#],
+    )
+    .unwrap();
+    let text = agent.get("/metrics").unwrap();
+    let roomless: u64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("tracer_flow_table_evictions_total "))
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(roomless > 0 && roomless < packets, "{roomless}");
+    agent.stop().unwrap();
+}
