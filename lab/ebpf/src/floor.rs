@@ -10,10 +10,6 @@ static FREED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Counts.
 #[btf_tracepoint(function = "kfree_skb")]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the macro hands the context over"
-)]
 fn lab_floor(_: BtfTracePointContext) -> i32 {
     if let Some(count) = FREED.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's own slot, and the kernel does not run a tracing program
