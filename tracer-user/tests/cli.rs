@@ -413,3 +413,20 @@ fn lint_finds_the_incidents_mistakes_and_says_where() {
         serde_json::from_str(&run(&["lint", INCIDENT, "-o", "json"]).1).unwrap();
     assert_eq!(json[0]["line"], 86);
 }
+
+#[test]
+fn lint_judges_a_new_policy_by_the_cluster_it_is_for() {
+    let policy = file(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: new, namespace: vault}\n\
+         spec: {podSelector: {}, policyTypes: [Ingress]}\n",
+    );
+    let alone = run(&["lint", path(&policy)]);
+    assert_eq!(alone.0, Some(0), "no pods, no findings: {}", alone.1);
+    let (status, stdout, stderr) = run(&["lint", path(&policy), "--cluster", INCIDENT]);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stdout.contains("vault/new"), "{stdout}");
+    assert!(
+        !stdout.contains("vault/vault-policy"),
+        "what was there before is not this change's: {stdout}"
+    );
+}

@@ -9,7 +9,7 @@ use tracer_policy::Cluster;
 use super::{Common, Error, color};
 use crate::attribute::Attributor;
 use crate::cluster::live::{self, Found, Keeper};
-use crate::cluster::{Kind, Loaded, host, load};
+use crate::cluster::{Kind, Loaded, host, load, load_onto};
 use crate::http::State;
 use crate::pipeline::{Following, Waker};
 
@@ -177,6 +177,17 @@ impl ForCapture {
 /// Reads objects, and says what is worth saying of them.
 pub(super) fn read(path: &Path) -> Result<Loaded, Error> {
     Ok(said(load(path)?))
+}
+
+/// Reads objects as if they were applied to what `--cluster` gives, where it is given.
+pub(super) fn read_onto(path: &Path, common: &Common) -> Result<(Loaded, bool), Error> {
+    match given(common)? {
+        Some(cluster) => {
+            let loaded = load_onto(path, Arc::unwrap_or_clone(cluster))?;
+            Ok((said(loaded), true))
+        }
+        None => Ok((read(path)?, false)),
+    }
 }
 
 /// Lists a live cluster's objects, and says what is worth saying of them.

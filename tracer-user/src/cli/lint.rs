@@ -15,8 +15,8 @@ use crate::cluster::{Loaded, Place};
 /// `tracer lint`
 #[derive(Debug, Args)]
 pub(super) struct LintArgs {
-    /// Policies, and the objects they are about: a YAML or JSON file or folder, `-` for standard input;
-    /// --cluster by default.
+    /// Policies, and the objects they are about: a YAML or JSON file or folder, `-` for standard input. With
+    /// --cluster they are judged as if applied to that cluster, and only they; without PATH the cluster is.
     path: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -84,12 +84,16 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut loaded = match &args.path {
-        Some(path) => cluster::read(path)?,
-        None => cluster::required(common, "lint")?,
+    let (mut loaded, onto) = match &args.path {
+        Some(path) => cluster::read_onto(path, common)?,
+        None => (cluster::required(common, "lint")?, false),
     };
     args.profile.apply(&mut loaded.cluster);
     let mut findings = lint(&loaded.cluster);
+    if onto {
+        // What is in the cluster already is somebody else's change.
+        findings.retain(|finding| place(finding, &loaded).is_some());
+    }
     if let Some(namespace) = &common.namespace {
         findings.retain(|finding| finding.policy.namespace() == Some(namespace));
     }

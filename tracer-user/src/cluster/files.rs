@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use tracer_policy::Cluster;
+
 use super::documents::each_object;
 use super::error::{LoadError, Warning};
 use super::objects::Loaded;
@@ -14,7 +16,16 @@ use super::objects::Loaded;
 /// # Errors
 /// The first thing that cannot be read, with file, document and field.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    load_onto(path, Cluster::new())
+}
+
+/// As [`load`], as if the objects were applied to a cluster that is there already.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_onto(path: &Path, cluster: Cluster) -> Result<Loaded, LoadError> {
     let mut loaded = Loaded::default();
+    loaded.cluster = cluster;
     if path == Path::new("-") {
         each_object(path, io::stdin().lock(), |found| loaded.take(found))?;
     } else {

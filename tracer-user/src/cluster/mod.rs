@@ -14,7 +14,7 @@ mod unique;
 mod yaml;
 
 pub use error::{LoadError, Place, Warning};
-pub use files::load;
+pub use files::{load, load_onto};
 pub use kind::Kind;
 pub use objects::{Loaded, PolicySource};
 
