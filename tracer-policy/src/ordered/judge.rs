@@ -58,8 +58,29 @@ pub(crate) fn judge(
             match ask(policy, judge, pair, direction, subject) {
                 Said::Nothing => {}
                 Said::NoMatch => applied.push(policy.id.clone()),
-                Said::Decided(Action::Pass, _) => continue 'tiers,
-                Said::Decided(action, rule) => return decided(action, rule),
+                Said::Decided(action, rule) => {
+                    let open = policies
+                        .iter()
+                        .filter(|other| policy.ties_with(other))
+                        .find(|other| {
+                            let said = ask(other, judge, pair, direction, subject);
+                            matches!(said, Said::Decided(other, _) if other != action)
+                        });
+                    if let Some(other) = open {
+                        return Judged {
+                            side: Side::unknown(),
+                            undecided: Some(format!(
+                                "{} and {} have the same priority and decide differently: the API leaves \
+                                 open which is asked first",
+                                policy.id, other.id
+                            )),
+                        };
+                    }
+                    if action == Action::Pass {
+                        continue 'tiers;
+                    }
+                    return decided(action, rule);
+                }
                 Said::Unknown(reason) => {
                     return Judged {
                         side: Side::unknown(),
@@ -210,14 +231,19 @@ fn is_peer(peer: &Peer, judge: &Judge<'_>, other: &Party<'_>, other_ip: Option<I
         (Peer::Pods { namespaces, pods }, Who::Pod { entry, namespace }) => {
             yes(namespaces.matches(&namespace.label_set) && pods.matches(&entry.labels))
         }
-        (Peer::Nodes(selector), Who::Node(Some(name))) => {
-            yes(judge.cluster.node(name).is_some_and(|node| {
-                let labels = LabelSet::new(&node.labels, &mut judge.cluster.interner().known());
-                selector.matches(&labels)
-            }))
+        (Peer::Nodes(selector), Who::Node(name)) => {
+            match name.and_then(|name| judge.cluster.node(name)) {
+                Some(node) => {
+                    let labels = LabelSet::new(&node.labels, &mut judge.cluster.interner().known());
+                    yes(selector.matches(&labels))
+                }
+                // Its labels are not known.
+                None if selector.selects_all() => Match::Yes,
+                None => Match::Undecided,
+            }
         }
         (Peer::Pods { .. }, Who::Node(_) | Who::External)
-        | (Peer::Nodes(_), Who::Pod { .. } | Who::Node(None) | Who::External) => Match::No,
+        | (Peer::Nodes(_), Who::Pod { .. } | Who::External) => Match::No,
         (Peer::Networks(networks), _) => match other_ip {
             Some(ip) => yes(networks.iter().any(|net| net.contains(&ip))),
             None => Match::Undecided,

@@ -164,6 +164,15 @@ impl OrderedPolicy {
         self.broken.as_deref()
     }
 
+    /// Whether the API leaves open which of two policies is asked first. Calico asks by name then.
+    fn ties_with(&self, other: &Self) -> bool {
+        self.id != other.id
+            && !self.id.kind().is_calico()
+            && !other.id.kind().is_calico()
+            && self.tier == other.tier
+            && self.order.total_cmp(&other.order) == Ordering::Equal
+    }
+
     fn rules(&self, direction: Direction) -> Option<&[OrderedRule]> {
         self.rules[direction as usize].as_deref()
     }

@@ -426,3 +426,43 @@ fn only_what_is_asked_ahead_of_network_policies_overrules_them() {
     assert!(overrules(admin("a", 1, &to_web(&json!([rule("Deny")])))));
     assert!(!overrules(baseline(&to_web(&json!([rule("Deny")])))));
 }
+
+#[test]
+fn policies_of_one_priority_that_disagree_leave_the_verdict_open() {
+    let policy = |name: &str, action: &str| admin(name, 5, &to_web(&json!([rule(action)])));
+    let cluster = with([policy("a", "Allow"), policy("b", "Deny")]);
+    let verdict = to(&cluster, 80);
+    assert_eq!(verdict.verdict, Outcome::Unknown);
+    assert!(
+        verdict
+            .reason
+            .unwrap()
+            .contains("a and b have the same priority")
+    );
+    assert_eq!(
+        outcome(&with([policy("a", "Deny"), policy("b", "Deny")])),
+        Outcome::Denied
+    );
+}
+
+#[test]
+fn a_node_whose_labels_are_not_known_leaves_the_verdict_open() {
+    let egress = |nodes: Value| {
+        let spec = json!({"subject": {"namespaces": {}}, "egress": [{"action": "Deny", "to": [{"nodes": nodes}]}]});
+        let mut cluster = with([admin("a", 1, &spec)]);
+        cluster.remove_node("node-a");
+        let object = serde_json::from_value(json!({
+            "metadata": {"name": "host", "namespace": "web"},
+            "spec": {"nodeName": "node-a", "hostNetwork": true, "containers": []},
+            "status": {"phase": "Running", "podIP": "192.168.1.10"}}))
+        .unwrap();
+        cluster.apply_pod(Pod::try_from(&object as &k8s_openapi::api::core::v1::Pod).unwrap());
+        let flow = Flow::tcp(End::pod("db", "pod"), End::pod("web", "host"), 80);
+        cluster.evaluate(&flow).verdict
+    };
+    assert_eq!(
+        egress(json!({"matchLabels": {"role": "worker"}})),
+        Outcome::Unknown
+    );
+    assert_eq!(egress(json!({})), Outcome::Denied);
+}
