@@ -17,7 +17,7 @@ use crate::kernel::{self, Capture, Clock};
 use crate::pipeline::{self, Inbox, Losses, Outlet, Stages};
 use crate::sink::Sink;
 use crate::sink::metrics::{Count, Metrics};
-use crate::stream::{DEFAULT_SOCKET, History, Server};
+use crate::stream::{Access, DEFAULT_SOCKET, History, Server, access};
 
 /// `tracer agent`
 #[derive(Debug, Args)]
@@ -38,6 +38,12 @@ pub(super) struct AgentArgs {
     /// Where `tracer watch` reads the stream.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "TRACER_SOCKET")]
     socket: PathBuf,
+    /// Whose the socket is, by name or number; the agent's own user by default. Others may not read it.
+    #[arg(long, value_name = "USER", env = "TRACER_SOCKET_OWNER", value_parser = access::user)]
+    socket_owner: Option<u32>,
+    /// A group that may read it too, by name or number.
+    #[arg(long, value_name = "GROUP", env = "TRACER_SOCKET_GROUP", value_parser = access::group)]
+    socket_group: Option<u32>,
     /// Have the kernel measure what tracer's programs cost (tracer_kernel_ns_total). It measures all BPF
     /// programs of the node then, which costs each of their runs two clock reads.
     #[arg(long, env = "TRACER_MEASURE_COST")]
@@ -74,7 +80,11 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
                     args.metrics_addr
                 ))
             })?;
-        let stream = Server::bind(&args.socket, &node, History::default())?;
+        let access = Access {
+            owner: args.socket_owner,
+            group: args.socket_group,
+        };
+        let stream = Server::bind(&args.socket, access, &node, History::default())?;
         let mut capture = Capture::start(&kernel::Options {
             measure_cost: args.measure_cost,
             ..args.capture.options(common)

@@ -4,10 +4,12 @@
 //! drops, one a line as in `-o json`. A reader that falls behind by more than the stream buffers is
 //! cut off with a last line, [`CutOff`], that counts what it missed: it never slows the agent.
 
+pub mod access;
 mod client;
 mod history;
 mod server;
 
+pub use access::Access;
 pub use client::{Client, ClientError};
 pub use history::History;
 pub use server::{BindError, Publisher, Server};

@@ -1,7 +1,7 @@
 //! The agent's end of the stream.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-use super::{CutOff, Greeting, History, Request, VERSION};
+use super::{Access, CutOff, Greeting, History, Request, VERSION};
 use crate::decode::RawDrop;
 use crate::record::Drop;
 use crate::sink::Sink;
@@ -73,11 +73,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `path`, for its owner only; a socket that nobody answers on any more is replaced.
+    /// Listens at `path`, for whom `access` says; a socket that nobody answers on any more is replaced.
     ///
     /// # Errors
     /// See [`BindError`].
-    pub fn bind(path: &Path, node: &str, history: History) -> Result<Self, BindError> {
+    pub fn bind(
+        path: &Path,
+        access: Access,
+        node: &str,
+        history: History,
+    ) -> Result<Self, BindError> {
         let io = |source| BindError::Io {
             path: path.to_owned(),
             source,
@@ -97,7 +102,7 @@ impl Server {
             }
         }
         let listener = UnixListener::bind(path).map_err(io)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+        access.apply(path).map_err(io)?;
         let (live, _) = broadcast::channel(BACKLOG);
         let publisher = Publisher {
             live,

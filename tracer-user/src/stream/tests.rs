@@ -46,7 +46,9 @@ impl Agent {
                     .build()
                     .unwrap();
                 runtime.block_on(async {
-                    let server = Server::bind(&path, "node-a", History::new(3, 1 << 20)).unwrap();
+                    let server =
+                        Server::bind(&path, Access::default(), "node-a", History::new(3, 1 << 20))
+                            .unwrap();
                     sender.send(server.publisher()).unwrap();
                     server.serve(stop).await;
                 });
@@ -159,18 +161,18 @@ async fn a_dead_socket_is_replaced_a_living_one_and_a_file_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let first = Server::bind(&path, "a", History::default()).unwrap();
+    let first = Server::bind(&path, Access::default(), "a", History::default()).unwrap();
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     assert!(matches!(
-        Server::bind(&path, "b", History::default()),
+        Server::bind(&path, Access::default(), "b", History::default()),
         Err(BindError::Taken(_))
     ));
     drop(first);
     std::fs::write(&path, "x").unwrap();
     assert!(matches!(
-        Server::bind(&path, "c", History::default()),
+        Server::bind(&path, Access::default(), "c", History::default()),
         Err(BindError::NotASocket(_))
     ));
 }
