@@ -11,7 +11,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// A program, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("iptables-nft", "iptables"),
     ("iptables-legacy", "iptables"),
     ("nft", "nftables"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("tc", "iproute2"),
     ("sysctl", "procps"),
     ("modprobe", "kmod"),
+    ("openssl", "openssl"),
 ];
 
 /// What C in dependencies is compiled with for aarch64.
