@@ -45,6 +45,8 @@ enum Command {
     Image(image::Arguments),
     /// Write what deploy/ holds twice from what it is made from
     Manifests(manifests::Arguments),
+    /// Run the agent as it is installed, in a real cluster: `test --only e2e`
+    E2e,
     /// Run every check: formatting, lints, unit and live tests, docs, licences
     Test(test::Arguments),
     /// Boot other kernels in QEMU and capture a drop on each
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&workspace, &arguments),
         Command::Image(arguments) => image::run(&workspace, &arguments),
         Command::Manifests(arguments) => manifests::run(&workspace, &arguments),
+        Command::E2e => test::run(&workspace, &test::Arguments::e2e()),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Vm(arguments) => vm::run(&workspace, &arguments),
     });

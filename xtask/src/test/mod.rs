@@ -21,6 +21,15 @@ pub(crate) struct Arguments {
     only: Vec<Group>,
 }
 
+impl Arguments {
+    /// The test in a whole cluster, alone.
+    pub(crate) fn e2e() -> Self {
+        Self {
+            only: vec![Group::E2e],
+        }
+    }
+}
+
 /// Steps that are asked for together.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Group {
