@@ -24,7 +24,7 @@ pub(crate) fn measure(bench: &Bench<'_>, summary: &mut Summary) -> Result<()> {
         starts.push(tracer.start.as_secs_f64() * 1000.0);
         tracer.stop()?;
     }
-    summary.add("tracer", "start_ms", median(starts));
+    summary.add_alone("start_ms", median(starts));
 
     let mut tracer = bench.watch(|watch| {
         watch.stdout(Stdio::piped());
@@ -48,14 +48,14 @@ pub(crate) fn measure(bench: &Bench<'_>, summary: &mut Summary) -> Result<()> {
         latencies.push(sent.elapsed().as_secs_f64() * 1000.0);
     }
     latencies.sort_by(f64::total_cmp);
-    summary.add("tracer", "latency_ms_p50", latencies[DROPS / 2]);
-    summary.add("tracer", "latency_ms_p99", latencies[DROPS * 99 / 100]);
+    summary.add_alone("latency_ms_p50", latencies[DROPS / 2]);
+    summary.add_alone("latency_ms_p99", latencies[DROPS * 99 / 100]);
     drop(lines);
     tracer.stop()?;
 
     let tracer = bench.watch(|_| {})?;
     bench.flood(&bench.one_flow, Until::Elapsed(RUN))?;
-    summary.add("tracer", "rss_mib", tracer.memory_mib("VmRSS")?);
-    summary.add("tracer", "rss_peak_mib", tracer.memory_mib("VmHWM")?);
+    summary.add_alone("rss_mib", tracer.memory_mib("VmRSS")?);
+    summary.add_alone("rss_peak_mib", tracer.memory_mib("VmHWM")?);
     tracer.stop().map(drop)
 }

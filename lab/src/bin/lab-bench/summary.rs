@@ -14,9 +14,16 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
+    /// Adds a figure that stands alone, and says it on stderr; kept to three decimals.
+    pub(crate) fn add_alone(&mut self, name: &str, value: f64) {
+        let value = rounded(value);
+        let _ = writeln!(std::io::stderr(), "  {name} = {value}");
+        self.figures.insert(name.to_owned(), json!(value));
+    }
+
     /// Adds a figure to a group, and says it on stderr; kept to three decimals.
     pub(crate) fn add(&mut self, group: &str, name: &str, value: f64) {
-        let value = (value * 1000.0).round() / 1000.0;
+        let value = rounded(value);
         let _ = writeln!(std::io::stderr(), "  {group}.{name} = {value}");
         if let Some(group) = self
             .figures
@@ -35,10 +42,18 @@ impl Summary {
         let mut out = stdout().lock();
         writeln!(out, "| figure | value |\n|---|---|")?;
         for (group, figures) in &self.figures {
-            for (name, value) in figures.as_object().into_iter().flatten() {
+            let Some(figures) = figures.as_object() else {
+                writeln!(out, "| {group} | {figures} |")?;
+                continue;
+            };
+            for (name, value) in figures {
                 writeln!(out, "| {group}.{name} | {value} |")?;
             }
         }
         Ok(())
     }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
