@@ -207,6 +207,7 @@ pub(super) fn read(
         order: order as f64,
         subject: Whom::Labels(subject),
         broken: None,
+        object: None,
         changed: None,
     })
 }
@@ -237,6 +238,7 @@ pub(super) fn broken(
         subject: Whom::Labels(subject),
         rules: [rules("ingress"), rules("egress")],
         broken: Some(Arc::new(error)),
+        object: None,
         changed: None,
     }
 }

@@ -90,6 +90,8 @@ pub(crate) enum Action {
 #[derive(Clone, Debug)]
 pub struct OrderedPolicy {
     id: PolicyRef,
+    /// The name that its object has, where that is another: Calico's CRDs put the tier's before it.
+    object: Option<Box<str>>,
     tier: Tier,
     /// Within the tier, the lowest first.
     order: f64,
@@ -195,11 +197,13 @@ impl OrderedPolicy {
 
     fn read(kind: PolicyKind, object: &Value, cluster: &mut Cluster) -> Self {
         let metadata = &object["metadata"];
-        let mut name = metadata["name"].as_str().unwrap_or_default();
+        let full_name = metadata["name"].as_str().unwrap_or_default();
+        let mut name = full_name;
         let mut namespace = None;
         if kind.is_calico() {
             name = calico::plain_name(name, object);
         }
+        let own_object = (name != full_name).then(|| full_name.into());
         if kind == PolicyKind::CalicoNetworkPolicy {
             let own = metadata["namespace"].as_str().unwrap_or("default");
             namespace = Some(own.to_owned());
@@ -228,7 +232,17 @@ impl OrderedPolicy {
             }
         });
         policy.changed = changed;
+        policy.object = own_object;
         policy
+    }
+
+    /// The name that its object has.
+    fn object_name(&self) -> &str {
+        self.object.as_deref().unwrap_or(self.id.name())
+    }
+
+    fn is_of(&self, kind: PolicyKind, namespace: Option<&str>, object: &str) -> bool {
+        self.id.kind() == kind && self.id.namespace() == namespace && self.object_name() == object
     }
 }
 
@@ -244,6 +258,9 @@ impl Cluster {
         let policy = OrderedPolicy::read(kind, object, self);
         let error = policy.problem().cloned();
         self.remove_ordered(&policy.id);
+        // In another tier now, hence of another name.
+        let id = &policy.id;
+        self.remove_ordered_object(id.kind(), id.namespace(), policy.object_name());
         let policies = self.ordered_mut();
         let at = policies.partition_point(|other| other.cmp(&policy) == Ordering::Less);
         policies.insert(at, Arc::new(policy));
@@ -253,6 +270,13 @@ impl Cluster {
     /// Removes such a policy.
     pub fn remove_ordered(&mut self, id: &PolicyRef) {
         self.ordered_mut().retain(|policy| policy.id != *id);
+    }
+
+    /// Removes such a policy by the name that its object has (`metadata.name`), which may be another than
+    /// the policy's: Calico's CRDs put the tier's name before it. `namespace` is `None` for cluster-wide kinds.
+    pub fn remove_ordered_object(&mut self, kind: PolicyKind, namespace: Option<&str>, name: &str) {
+        self.ordered_mut()
+            .retain(|policy| !policy.is_of(kind, namespace, name));
     }
 
     /// Such policies in the order they are asked.

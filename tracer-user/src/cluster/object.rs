@@ -8,7 +8,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracer_policy::model::{self, ApiCallKind, ObjectError, ObjectRef};
-use tracer_policy::{Cluster, PolicyKind, PolicyRef};
+use tracer_policy::{Cluster, PolicyKind};
 
 use super::kind::Kind;
 
@@ -218,18 +218,9 @@ pub fn remove(kind: Kind, id: &ObjectRef, cluster: &mut Cluster) {
     }
 }
 
-/// By the name the object has; a CRD's object of Calico's has its tier's before its own.
 fn remove_ordered(kind: PolicyKind, id: &ObjectRef, cluster: &mut Cluster) {
-    let namespace = (kind == PolicyKind::CalicoNetworkPolicy).then(|| id.namespace.clone());
-    let mut names = vec![id.name.as_str()];
-    if kind.is_calico()
-        && let Some((_, name)) = id.name.split_once('.')
-    {
-        names.push(name);
-    }
-    for name in names {
-        cluster.remove_ordered(&PolicyRef::new(kind, namespace.clone(), name.to_owned()));
-    }
+    let namespace = (kind == PolicyKind::CalicoNetworkPolicy).then_some(id.namespace.as_str());
+    cluster.remove_ordered_object(kind, namespace, &id.name);
 }
 
 /// Forgets what an Endpoints object said before: it may have fewer subsets now.

@@ -173,6 +173,7 @@ pub(in crate::ordered) fn read(
             (for_pods && egress).then_some(egress_rules),
         ],
         broken: None,
+        object: None,
         changed: None,
     })
 }
@@ -203,6 +204,7 @@ pub(in crate::ordered) fn broken(
         subject: Whom::Calico(subject),
         rules: [Some(Box::new([])), Some(Box::new([]))],
         broken: Some(Arc::new(error)),
+        object: None,
         changed: None,
     }
 }

@@ -409,3 +409,35 @@ fn objects_of_the_crd_have_their_tier_before_their_name() {
         "no"
     );
 }
+
+#[test]
+fn an_object_takes_its_own_policy_with_it_whatever_else_is_named_alike() {
+    let mut cluster = cluster();
+    let kind = PolicyKind::GlobalNetworkPolicy;
+    let apply = |cluster: &mut Cluster, name: &str, tier: &str| {
+        let object = json!({"apiVersion": "crd.projectcalico.org/v1", "metadata": {"name": name},
+            "spec": {"selector": "all()", "tier": tier}});
+        cluster.apply_ordered(kind, &object).unwrap();
+    };
+    let names = |cluster: &Cluster| -> Vec<String> {
+        let mut names: Vec<_> = cluster
+            .ordered_policies()
+            .map(|policy| policy.id().name().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    // The first one is called `web.no` in its tier, the second `no`.
+    apply(&mut cluster, "default.web.no", "default");
+    apply(&mut cluster, "web.no", "web");
+    assert_eq!(names(&cluster), ["no", "web.no"]);
+    cluster.remove_ordered_object(kind, None, "web.no");
+    assert_eq!(names(&cluster), ["web.no"]);
+    cluster.remove_ordered_object(kind, None, "web.no");
+    assert_eq!(names(&cluster), ["web.no"], "that object is gone already");
+    // Changed in place: there is one policy of an object.
+    apply(&mut cluster, "default.web.no", "other");
+    assert_eq!(names(&cluster), ["default.web.no"]);
+    cluster.remove_ordered_object(kind, None, "default.web.no");
+    assert!(names(&cluster).is_empty());
+}
