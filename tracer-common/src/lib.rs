@@ -12,6 +12,7 @@
 mod config;
 mod event;
 mod flow;
+pub mod handover;
 mod packet;
 mod state;
 

@@ -9,6 +9,7 @@ use tracer_common::{ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, RECORD, field,
 
 use crate::config::{has_reason, wants};
 use crate::flows::{self, Counted};
+use crate::handover::is_ours;
 use crate::ring;
 use crate::skb::{Access, Captured, Copied, Device, SkBuff};
 use crate::state::{Note, Scratch, This, count, this_cpu};
@@ -22,6 +23,9 @@ pub(crate) fn on_drop<A: Access>(ctx: &impl EbpfContext, skb: u64, location: u64
     let note = this.take_note(skb);
     if !wants(reason) {
         count!(this, ignored);
+        return;
+    }
+    if !is_ours(skb) {
         return;
     }
     let Some(scratch) = this.enter() else {

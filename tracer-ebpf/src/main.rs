@@ -1,8 +1,9 @@
 //! tracer's eBPF programs: one at `kfree_skb`, one at `icmp:icmp_send`, each in the two flavours a
 //! kernel may offer. User space loads one of each.
 //!
-//! The way of a drop: is its reason of interest ([`config`]) → what was it ([`skb`]) → is its flow known
-//! ([`flows`]) → if not, into the ring ([`ring`]); whatever is left out on the way is counted ([`state`]).
+//! The way of a drop: is its reason of interest ([`config`]), and is it ours ([`handover`]) → what was
+//! it ([`skb`]) → is its flow known ([`flows`]) → if not, into the ring ([`ring`]); whatever is left out
+//! on the way is counted ([`state`]).
 #![no_std]
 #![no_main]
 // The target has no compare-and-swap on old kernels, so `core` gives its atomics no `fetch_add`, which
@@ -35,6 +36,7 @@
 mod config;
 mod drops;
 mod flows;
+mod handover;
 mod ring;
 mod skb;
 mod state;

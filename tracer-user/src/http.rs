@@ -1,6 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract;
@@ -8,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::live::Status;
@@ -21,6 +23,7 @@ pub struct Health {
     kernel: Meter,
     losses: Arc<pipeline::Losses>,
     state: State,
+    caught_up: Option<watch::Receiver<bool>>,
 }
 
 /// Where the cluster state comes from, and how current it is.
@@ -56,18 +59,21 @@ impl std::fmt::Display for State {
 }
 
 impl Health {
-    /// From what counts and what keeps the cluster's state.
+    /// From what counts and what keeps the cluster's state. `caught_up`: becomes true when everything is
+    /// counted that was dropped before the start.
     pub fn new(
         metrics: Arc<Metrics>,
         kernel: Meter,
         losses: Arc<pipeline::Losses>,
         state: State,
+        caught_up: Option<watch::Receiver<bool>>,
     ) -> Self {
         Self {
             metrics,
             kernel,
             losses,
             state,
+            caught_up,
         }
     }
 
@@ -110,7 +116,19 @@ pub async fn serve(
         .await
 }
 
+/// How long a scrape waits at most; Prometheus gives up after ten seconds.
+const CATCH_UP: Duration = Duration::from_secs(8);
+
 async fn render(extract::State(health): extract::State<Arc<Health>>) -> Response {
+    // A counter that is lower than at the last scrape counts all over again.
+    if let Some(mut caught_up) = health.caught_up.clone() {
+        let caught_up = caught_up.wait_for(|done| *done);
+        // The sender is gone at the end only; then the counters are whole, too.
+        if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
+            let why = "not everything is counted yet that was dropped before the start\n";
+            return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+        }
+    }
     health.metrics.set_synced(health.state.is_synced());
     match health.metrics.render(health.losses()) {
         Ok(text) => (

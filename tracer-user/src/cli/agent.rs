@@ -1,6 +1,6 @@
 //! `tracer agent`: the node daemon.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,11 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::{CaptureArgs, Common, Error, cluster, settings};
 use crate::filter::Filter;
 use crate::http::{self, Health};
-use crate::kernel::{self, Capture, Clock};
-use crate::pipeline::{self, Inbox, Losses, Outlet, Stages};
+use crate::kernel::{self, Capture, Clock, Pin};
+use crate::pipeline::{self, Inbox, Ledger, Losses, Outlet, Past, Stages};
 use crate::sink::Sink;
 use crate::sink::metrics::{Count, Metrics};
 use crate::stream::{Access, DEFAULT_SOCKET, History, Server, access};
+
+/// Where every CNI pins, too.
+const DEFAULT_PIN: &str = "/sys/fs/bpf/tracer";
 
 /// `tracer agent`
 #[derive(Debug, Args)]
@@ -48,6 +51,13 @@ pub(super) struct AgentArgs {
     /// programs of the node then, which costs each of their runs two clock reads.
     #[arg(long, env = "TRACER_MEASURE_COST")]
     measure_cost: bool,
+    /// Where programs and counts stay in the kernel when the agent ends, so that the next one goes on
+    /// where this one ended: a folder on a bpffs, or `none`.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN, env = "TRACER_PIN")]
+    pin: PathBuf,
+    /// Take out of the kernel what agents left there, and end.
+    #[arg(long, env = "TRACER_UNPIN")]
+    unpin: bool,
     /// Series a metric may have before further ones fold into `other`.
     #[arg(
         long,
@@ -58,9 +68,60 @@ pub(super) struct AgentArgs {
     max_series: usize,
 }
 
-pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
+impl AgentArgs {
+    /// Where what stays in the kernel is pinned. The same agent is who is called and reached the same.
+    fn pin(&self, node: &str) -> Option<Pin> {
+        (self.pin.as_os_str() != "none").then(|| Pin {
+            root: self.pin.clone(),
+            agent: format!("{node} {} {}", self.metrics_addr, self.socket.display()),
+        })
+    }
+
+    /// What was told is kept beside the socket: both are gone after a reboot, as the pins are.
+    fn ledger(&self) -> PathBuf {
+        let mut name = self.socket.clone().into_os_string();
+        name.push(".ledger");
+        name.into()
+    }
+
+    /// `--unpin`
+    fn unpin(&self) -> Result<ExitCode, Error> {
+        let agents = kernel::unpin(&self.pin).map_err(|error| {
+            Error::Environment(format!(
+                "cannot remove what is pinned at {}: {error}",
+                self.pin.display()
+            ))
+        })?;
+        let ledger = self.ledger();
+        if let Err(error) = std::fs::remove_file(&ledger)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(Error::Environment(format!(
+                "cannot remove {}: {error}",
+                ledger.display()
+            )));
+        }
+        anstream::println!(
+            "{}: {}",
+            self.pin.display(),
+            match agents {
+                0 => "nothing is pinned there".to_owned(),
+                1 => "taken out what one agent left".to_owned(),
+                more => format!("taken out what {more} agents left"),
+            }
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> {
+    if args.unpin {
+        return args.unpin();
+    }
     init_logging();
-    let node = args.node.unwrap_or_else(settings::node_name);
+    let node = args.node.clone().unwrap_or_else(settings::node_name);
+    let pin = args.pin(&node);
+    let ledger = args.ledger();
     let state = cluster::for_capture(common, &node)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,10 +146,14 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
             group: args.socket_group,
         };
         let stream = Server::bind(&args.socket, access, &node, History::default())?;
-        let mut capture = Capture::start(&kernel::Options {
+        let past = pin.as_ref().and_then(|_| Past::read(&ledger));
+        let options = kernel::Options {
             measure_cost: args.measure_cost,
+            pin,
+            marks: past.as_ref().map(|past| past.marks.clone()),
             ..args.capture.options(common)
-        })?;
+        };
+        let mut capture = Capture::start(&options)?;
         let inbox = Inbox::default();
         let attribution = state.start(&node, inbox.waker(), &stop).await?;
         tracing::info!(
@@ -101,11 +166,21 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
             tracing::warn!("{missing}");
         }
         let losses = Arc::new(Losses::default());
+        if capture.goes_on() {
+            if let Some(past) = &past {
+                past.restore(&metrics, &losses);
+            }
+            tracing::info!("going on with what was counted before");
+        }
+        let ledger = capture
+            .settled()
+            .map(|settled| Ledger::new(ledger, Arc::clone(&metrics), Arc::clone(&losses), settled));
         let health = Arc::new(Health::new(
             Arc::clone(&metrics),
             capture.meter(),
             Arc::clone(&losses),
             attribution.state,
+            ledger.as_ref().map(Ledger::caught_up),
         ));
         tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
         let server = tokio::spawn(http::serve(listener, Arc::clone(&health), stop.clone()));
@@ -114,6 +189,7 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
             clock: Clock::new(),
             attributor: attribution.attributor,
             following: attribution.following,
+            ledger,
         };
         let sinks: Vec<Box<dyn Sink>> =
             vec![Box::new(Count::new(metrics)), Box::new(stream.publisher())];
@@ -129,6 +205,11 @@ pub(super) fn run(args: AgentArgs, common: &Common) -> Result<ExitCode, Error> {
             return Err(Error::Internal(error.to_string()));
         }
         let outcome = result?;
+        if capture.settled().is_some() {
+            tracing::info!(
+                "the programs stay in the kernel and count on for the next agent; `tracer agent --unpin` takes them out"
+            );
+        }
         tracing::info!(packets = outcome.packets, "stopped");
         Ok(ExitCode::SUCCESS)
     })

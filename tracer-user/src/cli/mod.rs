@@ -173,7 +173,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Error> {
         Command::Suggest(args) => suggest::run(&args, &cli.common, own),
         Command::Lint(args) => lint::run(&args, &cli.common),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
-        Command::Agent(args) => agent::run(args, &cli.common),
+        Command::Agent(args) => agent::run(&args, &cli.common),
     }
 }
 

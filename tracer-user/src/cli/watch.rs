@@ -269,6 +269,7 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
             clock: Clock::new(),
             attributor: attribution.attributor,
             following: attribution.following,
+            ledger: None,
         };
         let outlet = Outlet::new(filter, sinks(args)?, args.count);
         let losses = Arc::new(Losses::default());

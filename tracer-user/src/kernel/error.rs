@@ -50,6 +50,11 @@ pub enum Error {
     },
 }
 
+/// Loading failed for a reason of the library's.
+pub(super) fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Load(Box::new(error))
+}
+
 fn missing_text(missing: &[&str]) -> String {
     if missing.is_empty() {
         "the kernel says no although the capabilities are there, as in a user namespace or under \

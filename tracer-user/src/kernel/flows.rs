@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tracer_common::{ABI, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::error::Error;
-use super::load::boxed;
+use super::error::{Error, boxed};
+use super::pin::{MarkSet, Told as Mark};
 use super::sys;
 
 const KEY_WORDS: usize = size_of::<FlowKey>() / 8;
@@ -33,8 +33,12 @@ pub(super) struct Flows {
     table_fd: OwnedFd,
     overflow: PerCpuArray<MapData, u64>,
     capacity: usize,
-    told: HashMap<FlowKey, u64>,
+    told: HashMap<FlowKey, Told>,
     overflow_told: HashMap<u32, u64>,
+    /// Last words of flows that the queue refused.
+    left_over: Vec<DropEvent>,
+    /// Something was told since the last marks.
+    unmarked: bool,
     /// Folded and overflowed packets and full rings at the last look: nothing new, nothing to do.
     seen: (u64, u64, u64),
     /// Something was left over at the last look.
@@ -42,6 +46,14 @@ pub(super) struct Flows {
     /// The kernel can hand out an entry and delete it in one step (since 5.14).
     can_take: bool,
     aged: Instant,
+}
+
+/// What was told of a flow.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    packets: u64,
+    /// Its first packet's time tells it from the same flow after it had left the table.
+    first_ns: u64,
 }
 
 /// What the programs have counted of late, see [`Flows::sweep`].
@@ -53,12 +65,18 @@ pub(super) struct Counted {
 }
 
 impl Flows {
-    pub(super) fn new(table: Map, overflow: Map, capacity: u32) -> Result<Self, Error> {
+    /// `marks`: what another process told of these tables.
+    pub(super) fn new(
+        table: Map,
+        overflow: Map,
+        capacity: u32,
+        marks: Option<&MarkSet>,
+    ) -> Result<Self, Error> {
         let Map::HashMap(data) = &table else {
             return Err(Error::Load("the map of flows is no hash table".into()));
         };
         let table_fd = data.fd().as_fd().try_clone_to_owned().map_err(boxed)?;
-        Ok(Self {
+        let mut flows = Self {
             table_fd,
             table: Table::try_from(table).map_err(boxed)?,
             overflow: PerCpuArray::try_from(overflow).map_err(boxed)?,
@@ -66,11 +84,66 @@ impl Flows {
             // At once, so that records are taken without allocating.
             told: HashMap::with_capacity(usize::try_from(capacity).unwrap_or(0)),
             overflow_told: HashMap::new(),
+            left_over: Vec::new(),
+            unmarked: true,
             seen: (0, 0, 0),
             owing: true,
             can_take: true,
             aged: Instant::now(),
-        })
+        };
+        if let Some(marks) = marks {
+            flows.remember(marks)?;
+        }
+        Ok(flows)
+    }
+
+    /// Goes on where another process ended.
+    fn remember(&mut self, marks: &MarkSet) -> Result<(), Error> {
+        let marked: HashMap<_, _> = marks.flows.iter().map(|mark| (mark.key, mark)).collect();
+        for entry in &self.table {
+            let (key, value) = match entry {
+                Ok((key, value)) => (key_of(key), value_of(value)),
+                Err(MapError::KeyNotFound) => continue,
+                Err(error) => return Err(boxed(error)),
+            };
+            let first_ns = first_ns(&value);
+            if let Some(mark) = marked.get(&key)
+                && mark.first_ns == first_ns
+            {
+                let packets = mark.packets;
+                self.told.insert(key, Told { packets, first_ns });
+            }
+        }
+        self.overflow_told = marks.overflow.iter().copied().collect();
+        Ok(())
+    }
+
+    /// Whether anything was told since the last marks.
+    pub(super) const fn is_unmarked(&self) -> bool {
+        self.unmarked
+    }
+
+    /// What was told.
+    pub(super) fn marks(&mut self, generation: String) -> MarkSet {
+        self.unmarked = false;
+        let flows = self.told.iter().map(|(key, told)| Mark {
+            key: *key,
+            packets: told.packets,
+            first_ns: told.first_ns,
+        });
+        let overflow = self.overflow_told.iter();
+        MarkSet {
+            generation,
+            flows: flows.collect(),
+            overflow: overflow
+                .map(|(reason, packets)| (*reason, *packets))
+                .collect(),
+        }
+    }
+
+    /// The last marks were not kept: it is to give them again.
+    pub(super) const fn mark_again(&mut self) {
+        self.unmarked = true;
     }
 
     /// A record from the ring, the first of its flow: hands it on, unless the table was quicker.
@@ -85,7 +158,12 @@ impl Flows {
             return;
         }
         if each(record) {
-            self.told.insert(key, event.count);
+            let told = Told {
+                packets: event.count,
+                first_ns: event.ktime_ns,
+            };
+            self.told.insert(key, told);
+            self.unmarked = true;
         } else {
             self.owing = true;
         }
@@ -93,10 +171,14 @@ impl Flows {
 
     /// Hands on what was counted since the last look, one record a flow. What is refused is handed on at
     /// the next.
+    ///
+    /// A flow is taken out of the table only where its last packet came before `settled_ns`: what was told
+    /// of it is kept elsewhere then.
     pub(super) fn sweep(
         &mut self,
         counted: Counted,
         now_ns: u64,
+        settled_ns: u64,
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
         let seen = (counted.folded, counted.overflowed, counted.ring_full);
@@ -105,7 +187,8 @@ impl Flows {
         if !news && !aging {
             return Ok(());
         }
-        self.owing = false;
+        self.left_over.retain(|record| !each(record.as_bytes()));
+        self.owing = !self.left_over.is_empty();
         let mut idle = Vec::new();
         let mut entries = 0;
         for entry in &self.table {
@@ -116,14 +199,19 @@ impl Flows {
                 Err(error) => return Err(boxed(error)),
             };
             entries += 1;
-            let told = self.told.get(&key).copied().unwrap_or(0);
+            let told = self.told.get(&key).map_or(0, |told| told.packets);
             if value.packets > told {
                 if each(record(&value, value.packets - told).as_bytes()) {
-                    self.told.insert(key, value.packets);
+                    let told = Told {
+                        packets: value.packets,
+                        first_ns: first_ns(&value),
+                    };
+                    self.told.insert(key, told);
+                    self.unmarked = true;
                 } else {
                     self.owing = true;
                 }
-            } else if aging {
+            } else if aging && value.last_ns < settled_ns {
                 idle.push((
                     key,
                     Duration::from_nanos(now_ns.saturating_sub(value.last_ns)),
@@ -170,12 +258,14 @@ impl Flows {
                 });
             }
         }
-        let told = self.told.remove(key).unwrap_or(0);
-        if value.packets > told && !each(record(&value, value.packets - told).as_bytes()) {
-            tracing::debug!(
-                packets = value.packets - told,
-                "the queue refused a flow's last packets"
-            );
+        let told = self.told.remove(key).map_or(0, |told| told.packets);
+        self.unmarked = true;
+        if value.packets > told {
+            let last = record(&value, value.packets - told);
+            if !each(last.as_bytes()) {
+                self.left_over.push(last);
+                self.owing = true;
+            }
         }
         Ok(())
     }
@@ -197,6 +287,7 @@ impl Flows {
             }
             if each(roomless(index, packets - told, now_ns).as_bytes()) {
                 self.overflow_told.insert(index, packets);
+                self.unmarked = true;
             } else {
                 self.owing = true;
             }
@@ -220,6 +311,14 @@ fn key_of(words: [u64; KEY_WORDS]) -> FlowKey {
 fn value_of(words: [u64; VALUE_WORDS]) -> FlowValue {
     zerocopy::transmute!(words)
 }
+
+/// When a flow's first packet was dropped.
+const fn first_ns(value: &FlowValue) -> u64 {
+    value.head[FIRST_NS]
+}
+
+/// Where the head, in words, says when.
+const FIRST_NS: usize = std::mem::offset_of!(DropEvent, ktime_ns) / 8;
 
 /// The record of a flow's first packet, for `packets` more of it, without their bytes.
 fn record(value: &FlowValue, packets: u64) -> DropEvent {

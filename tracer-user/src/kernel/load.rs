@@ -1,23 +1,27 @@
 //! Loading the programs and attaching them.
 
-use std::cell::OnceCell;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aya::maps::{Map, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
-use aya::{Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader};
+use aya::maps::{MapData, RingBuf};
+use aya::programs::links::FdLink;
+use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use tracer_common::{Config, feature};
 use tracing::level_filters::LevelFilter;
 use zerocopy::IntoBytes;
 
+use super::attach::{Attacher, Flavour, Hook, Hooks, ICMP_SEND, KFREE_SKB, load_error};
 use super::btf::{Btf, BtfError};
-use super::error::Error;
+use super::error::{Error, boxed};
 use super::flows::Flows;
+use super::kept::{Kept, keep};
 use super::layout::layout;
 use super::meter::{self, Meter};
-use super::reasons::{ReasonNames, Reasons};
+use super::parts::{Log, Maps, Parts};
+use super::pin::{Home, Marks, Pin, Settled, fingerprint, wait_for_older};
+use super::reasons::{ReasonNames, Reasons, Selection};
 use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
 use crate::decode::{Decoder, Resolve};
@@ -36,9 +40,6 @@ const MAX_RING: u32 = 1 << 30;
 /// Most flows: 300 MB of the kernel's memory.
 const MAX_FLOWS: u32 = 1 << 20;
 
-/// The end of a verifier's log that is shown; the cause is in the last lines.
-const LOG_LINES: usize = 40;
-
 /// Whether this build carries the programs.
 pub(super) fn has_programs() -> bool {
     !OBJECT.is_empty()
@@ -55,6 +56,10 @@ pub struct Options {
     pub flows: u32,
     /// How often repeats of a flow are told.
     pub fold_every: Duration,
+    /// Where programs and counts stay when the process ends; nowhere by default.
+    pub pin: Option<Pin>,
+    /// What an earlier process has told of what is pinned there.
+    pub marks: Option<Marks>,
     /// What the programs say about themselves, through the crate `log`.
     pub log_level: LevelFilter,
     /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
@@ -75,6 +80,8 @@ impl Default for Options {
             // 5 MB of the kernel's memory.
             flows: 16_384,
             fold_every: Duration::from_secs(1),
+            pin: None,
+            marks: None,
             log_level: LevelFilter::OFF,
             btf: None,
             measure_cost: false,
@@ -83,54 +90,27 @@ impl Default for Options {
     }
 }
 
-/// How a program hangs on its tracepoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Flavour {
-    /// BTF tracepoint (`tp_btf`).
-    Btf,
-    /// Raw tracepoint.
-    Raw,
-}
-
-impl Flavour {
-    /// As users call it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Btf => "BTF tracepoint",
-            Self::Raw => "raw tracepoint",
-        }
-    }
-}
-
-/// What was attached, and what was gone without.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hooks {
-    /// The program at `skb:kfree_skb`.
-    pub kfree_skb: Flavour,
-    /// The program at `icmp:icmp_send`; without it no reject is told from a drop.
-    pub icmp_send: Option<Flavour>,
-    /// What was gone without, and why: sentences.
-    pub missing: Vec<String>,
-}
-
-/// The programs, loaded and attached. Dropping it takes them out again.
+/// The programs, loaded and attached. Dropping it takes them out again, unless they are pinned.
 pub struct Capture {
-    pub(super) ebpf: Ebpf,
     pub(super) ring: RingBuf<MapData>,
     pub(super) flows: Flows,
     pub(super) fold_every: Duration,
     /// Hands on what the programs say about themselves.
-    pub(super) flush_log: Box<dyn FnMut() + Send>,
+    pub(super) flush_log: Log,
+    /// What keeps the programs on their hooks.
+    pub(super) links: Vec<FdLink>,
+    /// Where they are pinned.
+    pub(super) kept: Option<Kept>,
     meter: Meter,
     hooks: Hooks,
     names: ReasonNames,
     /// The kernel measures as long as this is open.
-    _stats: Option<std::os::fd::OwnedFd>,
+    _stats: Option<OwnedFd>,
 }
 
 impl Capture {
-    /// Loads the programs and attaches them. From then on drops go into the ring, which holds them
-    /// until [`Capture::run`].
+    /// Loads the programs and attaches them, or goes on with those an earlier agent left. From then on
+    /// drops go into the ring, which holds them until [`Capture::run`].
     pub fn start(options: &Options) -> Result<Self, Error> {
         if !has_programs() {
             return Err(Error::LeftOut);
@@ -146,57 +126,61 @@ impl Capture {
             ..config
         };
         raise_memlock();
-
-        let mut ebpf = EbpfLoader::new()
-            // The programs hold no CO-RE relocations.
-            .btf(None)
-            .override_global("CONFIG", config.as_bytes(), true)
-            .override_global("REASONS", &selection.bitmap, true)
-            .override_global(aya_log::LEVEL, &log_level(options.log_level), false)
-            .map_max_entries("EVENTS", ring_size(options.ring_bytes))
-            .map_max_entries("FLOWS", options.flows.clamp(1, MAX_FLOWS))
-            .load(OBJECT)
-            .map_err(load_error)?;
-        let stats = options.measure_cost.then(meter::measure).transpose()?;
-
-        let attacher = Attacher {
-            kernel: &btf,
-            aya: OnceCell::new(),
-            only: options.flavour,
+        let loader = Loader {
+            btf: &btf,
+            options,
+            config: &config,
+            selection: &selection,
         };
-        let flush_log = log_of(&mut ebpf);
         let mut missing = Vec::new();
-        // First: a reject is noted before its drop is seen.
-        let icmp_send = match attacher.attach(&mut ebpf, &ICMP_SEND) {
-            Ok(flavour) => Some(flavour),
+        let home = options.pin.as_ref().and_then(|pin| match Home::open(pin) {
+            Ok(home) => Some(home),
             Err(why) => {
                 missing.push(format!(
-                    "rejects cannot be told from drops: no tracepoint icmp:icmp_send ({why})"
+                    "nothing is kept while no agent runs, so drops between two runs are not counted: {why}"
                 ));
                 None
             }
+        });
+        let (parts, kept) = match home {
+            Some(home) => keep(home, &loader, options.marks.as_ref())?,
+            None => (loader.load(None, false)?, None),
         };
+        let stats = options.measure_cost.then(meter::measure).transpose()?;
+        let Parts {
+            maps,
+            attached,
+            log,
+        } = parts;
+        let flavour = |hook: &Hook| attached.iter().find_map(|one| hook.flavour_of(one.name));
+        let kfree_skb = flavour(&KFREE_SKB)
+            .ok_or_else(|| Error::Load("no program at kfree_skb is pinned".into()))?;
+        let icmp_send = flavour(&ICMP_SEND);
+        if icmp_send.is_none() {
+            missing.push(
+                "rejects cannot be told from drops: this kernel has no tracepoint icmp:icmp_send"
+                    .to_owned(),
+            );
+        }
         if config.features & feature::REASON == 0 {
             missing.push("this kernel gives no drop reasons: every drop is captured".to_owned());
         }
-        let kfree_skb = attacher.attach(&mut ebpf, &KFREE_SKB)?;
-        let meter = Meter::new(&mut ebpf, &[&KFREE_SKB, &ICMP_SEND])?;
-        let ring = match ebpf.take_map("EVENTS") {
-            Some(Map::RingBuf(data)) => RingBuf::try_from(Map::RingBuf(data)).map_err(boxed)?,
-            _ => return Err(Error::Load("the object has no ring buffer `EVENTS`".into())),
-        };
-        let mut take = |name: &'static str| {
-            ebpf.take_map(name)
-                .ok_or_else(|| Error::Load(format!("the object has no map `{name}`").into()))
-        };
-        let flows = Flows::new(take("FLOWS")?, take("OVERFLOW")?, options.flows)?;
+        let (programs, links) = attached
+            .into_iter()
+            .map(|one| (one.program, one.link))
+            .unzip();
+        let marks = kept.as_ref().and_then(|kept| {
+            let generation = kept.generation.name();
+            options.marks.as_ref()?.of(&generation)
+        });
         Ok(Self {
-            ebpf,
-            ring,
-            flows,
+            ring: RingBuf::try_from(maps.events).map_err(boxed)?,
+            flows: Flows::new(maps.flows, maps.overflow, options.flows, marks)?,
             fold_every: options.fold_every,
-            flush_log,
-            meter,
+            flush_log: log,
+            links,
+            kept,
+            meter: Meter::new(maps.state, programs)?,
             hooks: Hooks {
                 kfree_skb,
                 icmp_send,
@@ -210,6 +194,16 @@ impl Capture {
     /// What was attached, and what was gone without.
     pub fn hooks(&self) -> &Hooks {
         &self.hooks
+    }
+
+    /// Whether this goes on with what an earlier process has counted.
+    pub fn goes_on(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.goes_on)
+    }
+
+    /// Where the programs are pinned: what is to be told when marks are kept.
+    pub fn settled(&self) -> Option<Settled> {
+        self.kept.as_ref().map(|kept| kept.settled.clone())
     }
 
     /// Counters and cost, to be read at any time, also while the capture runs and after it.
@@ -250,24 +244,70 @@ impl Resolve for Names {
     }
 }
 
-/// A tracepoint, and the programs for it by flavour.
-pub(super) struct Hook {
-    pub(super) tracepoint: &'static str,
-    pub(super) btf: &'static str,
-    pub(super) raw: &'static str,
+/// What programs are made from.
+pub(super) struct Loader<'a> {
+    btf: &'a Btf<'a>,
+    options: &'a Options,
+    config: &'a Config,
+    selection: &'a Selection,
 }
 
-pub(super) const KFREE_SKB: Hook = Hook {
-    tracepoint: "kfree_skb",
-    btf: "kfree_skb_btf",
-    raw: "kfree_skb_raw",
-};
+impl Loader<'_> {
+    /// Tells programs apart that must not go on with each other's maps.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let Options {
+            ring_bytes,
+            flows,
+            log_level: level,
+            flavour,
+            ..
+        } = self.options;
+        let settings = format!("{ring_bytes} {flows} {level} {flavour:?}");
+        fingerprint([
+            OBJECT,
+            self.config.as_bytes(),
+            self.selection.bitmap.as_bytes(),
+            settings.as_bytes(),
+        ])
+    }
 
-pub(super) const ICMP_SEND: Hook = Hook {
-    tracepoint: "icmp_send",
-    btf: "icmp_send_btf",
-    raw: "icmp_send_raw",
-};
+    /// Loads and attaches programs. `claims`: where the map of claims is pinned that they share with
+    /// others; `wait`: count nothing yet.
+    pub(super) fn load(&self, claims: Option<&Path>, wait: bool) -> Result<Parts, Error> {
+        let level = log_level(self.options.log_level);
+        let mut loader = EbpfLoader::new();
+        loader
+            // The programs hold no CO-RE relocations.
+            .btf(None)
+            .override_global("CONFIG", self.config.as_bytes(), true)
+            .override_global("REASONS", &self.selection.bitmap, true)
+            .override_global(aya_log::LEVEL, &level, false)
+            .map_max_entries("EVENTS", ring_size(self.options.ring_bytes))
+            .map_max_entries("FLOWS", self.options.flows.clamp(1, MAX_FLOWS));
+        if let Some(claims) = claims {
+            loader.map_pin_path("CLAIMS", claims);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+        let log = log_of(&mut ebpf);
+        let mut maps = Maps::take(&mut ebpf)?;
+        if wait {
+            wait_for_older(&mut maps.mode)?;
+        }
+        let attacher = Attacher::new(self.btf, self.options.flavour);
+        let mut attached = Vec::new();
+        // A reject is noted before its drop is seen.
+        match attacher.attach(&mut ebpf, &ICMP_SEND) {
+            Ok(one) => attached.push(one),
+            Err(why) => tracing::debug!(%why, "no program at icmp_send"),
+        }
+        attached.push(attacher.attach(&mut ebpf, &KFREE_SKB)?);
+        Ok(Parts {
+            maps,
+            attached,
+            log,
+        })
+    }
+}
 
 /// All the kernel's reason names, those of loaded modules among them.
 pub(super) fn reason_names(btf: &Btf<'_>) -> ReasonNames {
@@ -288,75 +328,6 @@ fn configure(btf: &Btf<'_>, options: &Options) -> Result<Config, BtfError> {
 
 const fn all_reasons(all: bool) -> u32 {
     if all { feature::ALL_REASONS } else { 0 }
-}
-
-/// Attaches programs, the best flavour first.
-struct Attacher<'a> {
-    kernel: &'a Btf<'a>,
-    /// The same as aya wants it; takes it 20 ms to read.
-    aya: OnceCell<AyaBtf>,
-    only: Option<Flavour>,
-}
-
-impl Attacher<'_> {
-    /// BTF tracepoint, and where that is not to be had, raw tracepoint.
-    fn attach(&self, ebpf: &mut Ebpf, hook: &Hook) -> Result<Flavour, Error> {
-        let mut refused = None;
-        let described = self.kernel.tracepoint(hook.tracepoint).is_some();
-        if self.only == Some(Flavour::Btf) || self.only.is_none() && described {
-            match self.attach_btf(ebpf, hook) {
-                Ok(()) => return Ok(Flavour::Btf),
-                Err(error) => refused = Some(error),
-            }
-        }
-        if self.only == Some(Flavour::Btf)
-            && let Some(error) = refused
-        {
-            return Err(program_error(hook.btf, error));
-        }
-        match attach_raw(ebpf, hook) {
-            Ok(()) => {
-                if let Some(error) = refused {
-                    tracing::debug!(%error, program = hook.btf, "no BTF tracepoint");
-                }
-                Ok(Flavour::Raw)
-            }
-            // What failed first says more.
-            Err(error) => Err(match refused {
-                Some(first) => program_error(hook.btf, first),
-                None => program_error(hook.raw, error),
-            }),
-        }
-    }
-
-    fn attach_btf(&self, ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
-        let btf = if let Some(btf) = self.aya.get() {
-            btf
-        } else {
-            let btf = AyaBtf::from_sys_fs()?;
-            self.aya.get_or_init(|| btf)
-        };
-        let program: &mut BtfTracePoint = program(ebpf, hook.btf)?;
-        program.load(hook.tracepoint, btf)?;
-        program.attach().map(drop)
-    }
-}
-
-fn attach_raw(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
-    let program: &mut RawTracePoint = program(ebpf, hook.raw)?;
-    program.load()?;
-    program.attach(hook.tracepoint).map(drop)
-}
-
-fn program<'ebpf, P>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut P, ProgramError>
-where
-    &'ebpf mut P: TryFrom<&'ebpf mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| ProgramError::InvalidName {
-            name: name.to_owned(),
-        })?
-        .try_into()
 }
 
 /// A power of two between [`MIN_RING`] and [`MAX_RING`].
@@ -396,58 +367,8 @@ fn raise_memlock() {
     }
 }
 
-fn load_error(error: EbpfError) -> Error {
-    if denied(&error) {
-        return no_privilege(error);
-    }
-    boxed(error)
-}
-
-fn program_error(program: &'static str, error: ProgramError) -> Error {
-    if let ProgramError::LoadError { verifier_log, .. } = &error
-        && let Some(log) = tail(&verifier_log.to_string())
-    {
-        return Error::Verifier { program, log };
-    }
-    if denied(&error) {
-        return no_privilege(error);
-    }
-    boxed(error)
-}
-
-/// The end of a verifier's log; `None` where the kernel refused before it verified anything.
-fn tail(log: &str) -> Option<String> {
-    let lines: Vec<&str> = log.lines().filter(|line| !line.is_empty()).collect();
-    let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
-    (!end.is_empty()).then(|| end.join("\n"))
-}
-
-/// Whether EPERM is at the root of an error.
-fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-    })
-}
-
-fn no_privilege(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::NoPrivilege {
-        missing: super::probe::missing_capabilities(),
-        source: Box::new(error),
-    }
-}
-
-pub(super) fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Load(Box::new(error))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use aya::sys::SyscallError;
-
     use super::*;
 
     #[test]
@@ -456,28 +377,5 @@ mod tests {
         assert_eq!(ring_size(4 << 20), 4 << 20);
         assert_eq!(ring_size((4 << 20) + 1), 8 << 20);
         assert_eq!(ring_size(u32::MAX), MAX_RING);
-    }
-
-    #[test]
-    fn a_refusal_is_found_however_deep() {
-        let error = |kind| {
-            EbpfError::ProgramError(ProgramError::SyscallError(SyscallError {
-                call: "bpf_map_create",
-                io_error: io::Error::from(kind),
-            }))
-        };
-        assert!(denied(&error(io::ErrorKind::PermissionDenied)));
-        assert!(!denied(&error(io::ErrorKind::InvalidInput)));
-        let error = load_error(error(io::ErrorKind::PermissionDenied));
-        assert!(matches!(error, Error::NoPrivilege { .. }), "{error:?}");
-    }
-
-    #[test]
-    fn the_end_of_the_verifiers_log_is_kept() {
-        let log = (0..100).map(|line| format!("{line}: (85) call\n\n"));
-        let tail = tail(&log.collect::<Vec<_>>().concat()).unwrap();
-        assert_eq!(tail.lines().count(), LOG_LINES);
-        assert!(tail.ends_with("99: (85) call"));
-        assert_eq!(super::tail("\n"), None);
     }
 }

@@ -1,17 +1,15 @@
 //! What the programs saw, lost and cost.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::sys::Stats;
 use tracer_common::CpuState;
 
-use super::error::Error;
-use super::load::{Hook, boxed};
+use super::error::{Error, boxed};
 
 const WORDS: usize = size_of::<CpuState>() / 8;
 
@@ -63,28 +61,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(ebpf: &mut Ebpf, hooks: &[&Hook]) -> Result<Self, Error> {
-        let state = match ebpf.take_map("STATE") {
-            Some(map @ Map::PerCpuArray(_)) => PerCpuArray::try_from(map).map_err(boxed)?,
-            _ => {
-                return Err(Error::Load(
-                    "the object has no per-CPU array `STATE`".into(),
-                ));
-            }
-        };
-        let programs = hooks
-            .iter()
-            .flat_map(|hook| [hook.btf, hook.raw])
-            .filter_map(|name| ebpf.program(name)?.fd().ok())
-            .map(|fd| fd.as_fd().try_clone_to_owned())
-            .collect::<Result<_, _>>()
-            .map_err(|source| Error::Io {
-                action: "keep a handle on the eBPF programs",
-                path: None,
-                source,
-            })?;
+    pub(super) fn new(state: Map, programs: Vec<OwnedFd>) -> Result<Self, Error> {
         Ok(Self {
-            state: Arc::new(state),
+            state: Arc::new(PerCpuArray::try_from(state).map_err(boxed)?),
             programs: Arc::new(programs),
         })
     }

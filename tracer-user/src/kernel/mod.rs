@@ -3,24 +3,30 @@
 //! Everything this process needs of the kernel is said by [`probe()`]; [`Capture::start`] uses what is
 //! there and says what it went without.
 
+mod attach;
 mod btf;
 mod clock;
 mod error;
 mod flows;
+mod kept;
 mod layout;
 mod load;
 mod meter;
+mod parts;
+mod pin;
 mod probe;
 mod reasons;
 mod source;
 mod symbols;
 mod sys;
 
+pub use attach::{Flavour, Hooks};
 pub use btf::{Btf, BtfError};
 pub use clock::Clock;
 pub use error::Error;
-pub use load::{Capture, Flavour, Hooks, Options};
+pub use load::{Capture, Options};
 pub use meter::{Cost, Counters, Meter};
+pub use pin::{Marks, Pin, Settled, unpin};
 pub use probe::{Finding, Probe, probe};
 pub use reasons::{ReasonNames, Reasons, UnknownReason};
 pub use symbols::Symbols;

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use caps::{CapSet, Capability};
 
+use super::attach::{Flavour, ICMP_SEND, KFREE_SKB};
 use super::btf::Btf;
 use super::layout::{has_reason, layout};
-use super::load::{Flavour, ICMP_SEND, KERNEL_BTF, KFREE_SKB, reason_names};
+use super::load::{KERNEL_BTF, reason_names};
 use super::symbols::LiveSymbols;
 
 /// Capabilities that loading and reading need, and since when they are apart from `CAP_SYS_ADMIN`

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use aya::programs::Program;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout};
@@ -19,7 +18,8 @@ use tracer_common::WAKE_EVERY_NS;
 use super::clock::now_ns;
 use super::error::Error;
 use super::flows::{Counted, Flows};
-use super::load::{Capture, ICMP_SEND, KFREE_SKB};
+use super::load::Capture;
+use super::pin::Marks;
 
 /// How often the ring is looked at while there is something in it, and how long it must have been
 /// empty before the reader sleeps.
@@ -46,15 +46,28 @@ impl Capture {
     pub async fn run(
         &mut self,
         cancel: CancellationToken,
+        each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), Error> {
+        self.run_marked(cancel, each, |_| true).await
+    }
+
+    /// [`Capture::run`] which also hands `mark` what was told, after it was, where the programs are pinned.
+    /// Then they stay where they are at the end.
+    ///
+    /// `mark` says whether it took the marks.
+    pub async fn run_marked(
+        &mut self,
+        cancel: CancellationToken,
         mut each: impl FnMut(&[u8]) -> bool,
+        mut mark: impl FnMut(Marks) -> bool,
     ) -> Result<(), Error> {
         let ready = register(&self.ring)?;
         let mut last_record = Instant::now();
-        let mut last_sweep = Instant::now();
+        let mut last_sweep = None;
         while !cancel.is_cancelled() {
-            if last_sweep.elapsed() >= self.fold_every {
-                last_sweep = Instant::now();
-                self.sweep(&mut each)?;
+            if last_sweep.is_none_or(|last: Instant| last.elapsed() >= self.fold_every) {
+                last_sweep = Some(Instant::now());
+                self.sweep(&mut each, &mut mark)?;
             }
             match drain(&mut self.ring, &mut self.flows, &mut each) {
                 0 => {}
@@ -85,8 +98,8 @@ impl Capture {
         while drain(&mut self.ring, &mut self.flows, &mut each) > 0 {}
         // What is refused now would be lost: whoever takes it is given time to.
         for _ in 0..LAST_TRIES {
-            self.sweep(&mut each)?;
-            if !self.flows.is_owing() {
+            let marked = self.sweep(&mut each, &mut mark)?;
+            if marked && !self.flows.is_owing() {
                 break;
             }
             tokio::time::sleep(DRAIN_EVERY).await;
@@ -95,30 +108,40 @@ impl Capture {
         Ok(())
     }
 
-    /// Hands on what was counted since the last time.
-    fn sweep(&mut self, each: &mut impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
+    /// Hands on what was counted since the last time, and what was told then; whether nothing is left to
+    /// be marked.
+    fn sweep(
+        &mut self,
+        each: &mut impl FnMut(&[u8]) -> bool,
+        mark: &mut impl FnMut(Marks) -> bool,
+    ) -> Result<bool, Error> {
         let counters = self.counters()?;
         let counted = Counted {
             folded: counters.folded,
             overflowed: counters.overflowed,
             ring_full: counters.ring_full,
         };
-        self.flows.sweep(counted, now_ns(), each)
+        let now_ns = now_ns();
+        let Some(kept) = &mut self.kept else {
+            self.flows.sweep(counted, now_ns, u64::MAX, each)?;
+            return Ok(true);
+        };
+        kept.sweep_older(now_ns, each)?;
+        let settled_ns = kept.settled.until_ns();
+        self.flows.sweep(counted, now_ns, settled_ns, each)?;
+        let Some(marks) = kept.marks(&mut self.flows, now_ns) else {
+            return Ok(!self.flows.is_unmarked());
+        };
+        let taken = mark(marks);
+        if !taken {
+            self.flows.mark_again();
+        }
+        Ok(taken)
     }
 
-    /// Takes the programs out of the kernel; what is in the ring stays.
+    /// Takes the programs out of the kernel unless they are pinned; what is in the ring stays.
     fn detach(&mut self) {
-        for name in [KFREE_SKB.btf, KFREE_SKB.raw, ICMP_SEND.btf, ICMP_SEND.raw] {
-            let unloaded = match self.ebpf.program_mut(name) {
-                Some(Program::BtfTracePoint(program)) => program.unload(),
-                Some(Program::RawTracePoint(program)) => program.unload(),
-                _ => Ok(()),
-            };
-            // One flavour of each was never loaded.
-            if let Err(error) = unloaded {
-                tracing::trace!(name, %error, "not unloaded");
-            }
-        }
+        self.links.clear();
     }
 }
 

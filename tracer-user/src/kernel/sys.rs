@@ -1,10 +1,63 @@
 //! What aya has no call for.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/bpf.h>.
 const LOOKUP_AND_DELETE: libc::c_int = 21;
+
+/// `BPF_OBJ_PIN` and `BPF_OBJ_GET`, as above.
+const PIN: libc::c_int = 6;
+const GET: libc::c_int = 7;
+
+/// The part of `union bpf_attr` that calls on a pinned object take.
+#[repr(C)]
+struct Pinned {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins a program, map or link at a path on a bpffs.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    on_path(PIN, path, object.as_raw_fd().cast_unsigned()).map(drop)
+}
+
+/// Opens what is pinned at a path.
+#[expect(unsafe_code, reason = "a file descriptor comes back as a number")]
+pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let fd = on_path(GET, path, 0)?;
+    let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it for this call, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[expect(unsafe_code, reason = "a system call that no library wraps")]
+fn on_path(command: libc::c_int, path: &Path, fd: u32) -> io::Result<libc::c_long> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let pinned = Pinned {
+        path: path.as_ptr() as u64,
+        fd,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `pinned` and the path, which ends with NUL, for no longer than the call
+    // lasts; both are alive for that long.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            &raw const pinned,
+            size_of::<Pinned>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(done)
+}
 
 /// The part of `union bpf_attr` that calls on an element take.
 #[repr(C)]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::queue::Record;
 use crate::attribute::Attributor;
 use crate::cluster::live::{Keeper, Updates};
 use crate::decode::RawDrop;
@@ -18,13 +19,24 @@ const WAITING: usize = 1024;
 /// How often pods that are gone are forgotten.
 const TIDY: Duration = Duration::from_secs(30);
 
+/// A drop that waits.
+#[derive(Debug)]
+struct Waiting {
+    raw: RawDrop,
+    time: Timestamp,
+    /// When to give up.
+    until: Instant,
+    /// What it was made from.
+    record: Record,
+}
+
 /// Keeps an [`Attributor`] up to date, and drops back that cannot be attributed yet.
 #[derive(Debug)]
 pub struct Following {
     updates: Updates,
     keeper: Keeper,
-    /// Drops that came before their pod was known, each with when to give up.
-    waiting: VecDeque<(RawDrop, Timestamp, Instant)>,
+    /// Drops that came before their pod was known.
+    waiting: VecDeque<Waiting>,
     tidy: Instant,
     /// Until when drops wait for the first whole state.
     start: Option<Instant>,
@@ -83,8 +95,18 @@ impl Following {
     }
 
     /// Keeps a drop back.
-    pub(super) fn hold(&mut self, raw: RawDrop, time: Timestamp) {
-        self.waiting.push_back((raw, time, Instant::now() + LATE));
+    pub(super) fn hold(&mut self, raw: RawDrop, time: Timestamp, record: Record) {
+        self.waiting.push_back(Waiting {
+            raw,
+            time,
+            until: Instant::now() + LATE,
+            record,
+        });
+    }
+
+    /// The records that wait.
+    pub(super) fn held(&self) -> impl Iterator<Item = &[u8]> {
+        self.waiting.iter().map(|waiting| waiting.record.bytes())
     }
 
     /// A drop that need not wait any more.
@@ -93,21 +115,21 @@ impl Following {
         let ready = self
             .waiting
             .iter()
-            .position(|(raw, time, until)| *until <= now || attributor.knows(raw, *time))?;
-        let (raw, time, _) = self.waiting.remove(ready)?;
-        Some((raw, time))
+            .position(|one| one.until <= now || attributor.knows(&one.raw, one.time))?;
+        let one = self.waiting.remove(ready)?;
+        Some((one.raw, one.time))
     }
 
     /// A drop that waits, whether it may go or not: the end has come.
     pub(super) fn release_any(&mut self) -> Option<(RawDrop, Timestamp)> {
-        let (raw, time, _) = self.waiting.pop_front()?;
-        Some((raw, time))
+        let one = self.waiting.pop_front()?;
+        Some((one.raw, one.time))
     }
 
     /// When something is to be done at the latest.
     pub(super) fn next(&self) -> Instant {
         self.waiting
             .front()
-            .map_or(self.tidy, |(_, _, until)| (*until).min(self.tidy))
+            .map_or(self.tidy, |one| one.until.min(self.tidy))
     }
 }

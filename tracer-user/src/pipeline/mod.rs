@@ -5,10 +5,12 @@
 //! writing may block.
 
 mod follow;
+mod ledger;
 mod outlet;
 mod queue;
 
 pub use follow::Following;
+pub use ledger::{Ledger, Past};
 pub use outlet::{Outcome, Outlet};
 pub use queue::Waker;
 
@@ -18,12 +20,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use queue::Next;
+use queue::{Next, Record};
 use tokio_util::sync::CancellationToken;
 
 use crate::attribute::Attributor;
 use crate::decode::{Decoder, RawDrop};
-use crate::kernel::{Capture, Clock};
+use crate::kernel::{Capture, Clock, Marks};
 
 /// What was lost between kernel and sinks, beside what the kernel side counts itself.
 #[derive(Debug, Default)]
@@ -35,6 +37,11 @@ impl Losses {
     /// Records that could not be decoded.
     pub fn decode(&self) -> u64 {
         self.decode.load(Ordering::Relaxed)
+    }
+
+    /// Goes on from what an earlier process has counted.
+    fn restore(&self, decode: u64) {
+        self.decode.fetch_add(decode, Ordering::Relaxed);
     }
 }
 
@@ -48,6 +55,8 @@ pub struct Stages {
     pub attributor: Attributor,
     /// Where the cluster changes while drops come in: how.
     pub following: Option<Following>,
+    /// Where what was told is kept, if it is.
+    pub ledger: Option<Ledger>,
 }
 
 /// Where records wait between the kernel and the sinks.
@@ -104,7 +113,13 @@ pub async fn run(
                 work(&receiver, &mut stages, &mut outlet, &losses).map(|()| outlet.outcome())
             })?
     };
-    let captured = capture.run(stop, |record| sender.send(record)).await;
+    let captured = capture
+        .run_marked(
+            stop,
+            |record| sender.send(record),
+            |marks| sender.mark(marks),
+        )
+        .await;
     drop(sender);
     let written = tokio::task::spawn_blocking(move || worker.join())
         .await
@@ -128,19 +143,22 @@ fn work(
 ) -> std::io::Result<()> {
     let Some(mut following) = stages.following.take() else {
         loop {
-            let record = match receiver.try_next() {
-                Some(record) => record,
+            let next = match receiver.try_next() {
+                Some(next) => next,
                 None => {
                     outlet.flush()?;
-                    match receiver.next(None) {
-                        Next::Record(record) => record,
-                        Next::Woken => continue,
-                        Next::End => break,
-                    }
+                    receiver.next(None)
                 }
             };
-            if !take(record.bytes(), stages, None, outlet, losses)? {
-                break;
+            match next {
+                Next::Record(record) => {
+                    if !take(record, stages, None, outlet, losses)? {
+                        break;
+                    }
+                }
+                Next::Mark(marks) => keep(*marks, stages, None, outlet)?,
+                Next::Woken => {}
+                Next::End => break,
             }
         }
         return outlet.flush();
@@ -163,9 +181,9 @@ fn follow(
     {
         following.catch_up(&mut stages.attributor);
         match receiver.next(Some(until)) {
-            Next::Record(record) => early.push_back(record),
             Next::Woken => {}
             Next::End => break,
+            next => early.push_back(next),
         }
     }
     'records: loop {
@@ -175,19 +193,22 @@ fn follow(
                 break 'records;
             }
         }
-        let record = match early.pop_front().or_else(|| receiver.try_next()) {
-            Some(record) => record,
+        let next = match early.pop_front().or_else(|| receiver.try_next()) {
+            Some(next) => next,
             None => {
                 outlet.flush()?;
-                match receiver.next(Some(following.next())) {
-                    Next::Record(record) => record,
-                    Next::Woken => continue,
-                    Next::End => break,
-                }
+                receiver.next(Some(following.next()))
             }
         };
-        if !take(record.bytes(), stages, Some(following), outlet, losses)? {
-            break;
+        match next {
+            Next::Record(record) => {
+                if !take(record, stages, Some(following), outlet, losses)? {
+                    break;
+                }
+            }
+            Next::Mark(marks) => keep(*marks, stages, Some(following), outlet)?,
+            Next::Woken => {}
+            Next::End => break,
         }
     }
     while let Some((raw, time)) = following.release_any() {
@@ -198,15 +219,33 @@ fn follow(
     outlet.flush()
 }
 
+/// Keeps what was told, but for what waits here.
+fn keep(
+    mut marks: Marks,
+    stages: &mut Stages,
+    following: Option<&Following>,
+    outlet: &mut Outlet,
+) -> std::io::Result<()> {
+    let Some(ledger) = &mut stages.ledger else {
+        return Ok(());
+    };
+    outlet.flush()?;
+    for record in following.iter().flat_map(|following| following.held()) {
+        marks.take_back(record);
+    }
+    ledger.write(&marks);
+    Ok(())
+}
+
 /// One record; whether the outlet wants more.
 fn take(
-    record: &[u8],
+    record: Record,
     stages: &mut Stages,
     following: Option<&mut Following>,
     outlet: &mut Outlet,
     losses: &Losses,
 ) -> std::io::Result<bool> {
-    let raw = match stages.decoder.decode(record) {
+    let raw = match stages.decoder.decode(record.bytes()) {
         Ok(raw) => raw,
         Err(error) => {
             losses.decode.fetch_add(1, Ordering::Relaxed);
@@ -218,7 +257,7 @@ fn take(
     if let Some(following) = following
         && following.must_wait(&raw, time, &stages.attributor)
     {
-        following.hold(raw, time);
+        following.hold(raw, time, record);
         return Ok(true);
     }
     give(&raw, time, stages, outlet)

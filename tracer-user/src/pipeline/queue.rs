@@ -5,10 +5,13 @@ use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::kernel::Marks;
+
 /// The longest record the kernel side sends, in bytes.
 const RECORD_BYTES: usize = size_of::<tracer_common::DropEvent>();
 
 /// One record, copied.
+#[derive(Debug)]
 pub(super) struct Record {
     length: usize,
     bytes: [u8; RECORD_BYTES],
@@ -27,6 +30,8 @@ impl Record {
 )]
 enum Item {
     Record(Record),
+    /// What was told up to here.
+    Mark(Box<Marks>),
     /// Nothing but a reason to look elsewhere.
     Wake,
 }
@@ -39,6 +44,8 @@ enum Item {
 pub(super) enum Next {
     /// A record.
     Record(Record),
+    /// What was told up to here.
+    Mark(Box<Marks>),
     /// Someone woke us, or the time is up.
     Woken,
     /// The sender is gone and the queue is empty.
@@ -98,14 +105,20 @@ impl Sender {
             .try_send(Item::Record(Record { length, bytes }))
             .is_ok()
     }
+
+    /// Says what was told up to here; false where the queue is full.
+    pub(super) fn mark(&self, marks: Marks) -> bool {
+        self.0.try_send(Item::Mark(Box::new(marks))).is_ok()
+    }
 }
 
 impl Receiver {
-    /// The next record if one is there.
-    pub(super) fn try_next(&self) -> Option<Record> {
+    /// The next record or mark if one is there.
+    pub(super) fn try_next(&self) -> Option<Next> {
         loop {
             match self.items.try_recv().ok()? {
-                Item::Record(record) => return Some(record),
+                Item::Record(record) => return Some(Next::Record(record)),
+                Item::Mark(marks) => return Some(Next::Mark(marks)),
                 Item::Wake => self.woken.store(false, Ordering::Release),
             }
         }
@@ -127,6 +140,7 @@ impl Receiver {
         };
         match item {
             Ok(Item::Record(record)) => Next::Record(record),
+            Ok(Item::Mark(marks)) => Next::Mark(marks),
             Ok(Item::Wake) => {
                 self.woken.store(false, Ordering::Release);
                 Next::Woken
@@ -143,6 +157,7 @@ mod tests {
     fn bytes(next: Next) -> Option<Vec<u8>> {
         match next {
             Next::Record(record) => Some(record.bytes().to_vec()),
+            Next::Mark(_) => Some(b"(mark)".to_vec()),
             Next::Woken => Some(b"(woken)".to_vec()),
             Next::End => None,
         }
@@ -155,17 +170,29 @@ mod tests {
         assert!(sender.send(b""));
         assert!(!sender.send(b"three"));
         drop(sender);
-        assert_eq!(receiver.try_next().unwrap().bytes(), b"one");
+        assert_eq!(bytes(receiver.try_next().unwrap()), Some(b"one".to_vec()));
         assert_eq!(bytes(receiver.next(None)), Some(Vec::new()));
         assert!(receiver.try_next().is_none());
         assert_eq!(bytes(receiver.next(None)), None);
     }
 
     #[test]
+    fn a_mark_keeps_its_place_among_the_records() {
+        let (sender, receiver, _waker) = bounded(3);
+        assert!(sender.send(b"one"));
+        assert!(sender.mark(Marks::default()));
+        assert!(sender.send(b"two"));
+        assert!(!sender.mark(Marks::default()), "full");
+        let got: Vec<_> = std::iter::from_fn(|| bytes(receiver.try_next()?)).collect();
+        assert_eq!(got, [&b"one"[..], b"(mark)", b"two"]);
+    }
+
+    #[test]
     fn an_overlong_record_is_cut_not_a_panic() {
         let (sender, receiver, _waker) = bounded(1);
         assert!(sender.send(&[7; RECORD_BYTES + 1]));
-        assert_eq!(receiver.try_next().unwrap().bytes().len(), RECORD_BYTES);
+        let taken = bytes(receiver.try_next().unwrap()).unwrap();
+        assert_eq!(taken.len(), RECORD_BYTES);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ pub(crate) struct Agent<'a> {
     log: Receiver<Value>,
     address: SocketAddr,
     socket: PathBuf,
-    _folder: TempDir,
+    /// Its cluster and socket; kept from run to run where a test does.
+    _folder: Arc<TempDir>,
 }
 
 impl<'a> Agent<'a> {
@@ -37,7 +39,17 @@ impl<'a> Agent<'a> {
     }
 
     pub(crate) fn start_with(lab: &'a Lab, more: &[&str]) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let folder = Arc::new(tempfile::tempdir()?);
+        Self::start_in(lab, folder, "none", more)
+    }
+
+    /// Starts one that keeps what it needs in `folder`, and what stays in the kernel in `pin`.
+    pub(crate) fn start_in(
+        lab: &'a Lab,
+        folder: Arc<TempDir>,
+        pin: &str,
+        more: &[&str],
+    ) -> Result<Self> {
         let (cluster, socket) = (
             folder.path().join("cluster.yaml"),
             folder.path().join("tracer.sock"),
@@ -51,6 +63,8 @@ impl<'a> Agent<'a> {
                     "127.0.0.1:0",
                     "--node",
                     "node-1",
+                    "--pin",
+                    pin,
                     "--cluster",
                 ])
                 .arg(&cluster)
@@ -141,6 +155,13 @@ impl<'a> Agent<'a> {
             .env_remove("TRACER_REASONS")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Kills it, as the kernel does when memory runs out.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     pub(crate) fn stop(mut self) -> Result<()> {

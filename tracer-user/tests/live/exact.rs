@@ -15,7 +15,7 @@ use crate::watch;
 
 const FLOWS: u16 = 20_000;
 
-fn rule(lab: &Lab) -> Result<InstalledRule<'_>> {
+pub(crate) fn rule(lab: &Lab) -> Result<InstalledRule<'_>> {
     let rule = Rule {
         backend: Backend::Nftables,
         hook: Hook::Forward,
@@ -28,7 +28,7 @@ fn rule(lab: &Lab) -> Result<InstalledRule<'_>> {
     rule.install(lab.node())
 }
 
-fn destinations(lab: &Lab, flows: u16) -> Vec<SocketAddrV4> {
+pub(crate) fn destinations(lab: &Lab, flows: u16) -> Vec<SocketAddrV4> {
     let vault = lab.pod("vault-0").addresses().v4;
     (1..=flows)
         .map(|port| SocketAddrV4::new(vault, port))
@@ -36,7 +36,7 @@ fn destinations(lab: &Lab, flows: u16) -> Vec<SocketAddrV4> {
 }
 
 /// Floods, and holds what the agent counts under these labels against the rule's counter.
-fn flood(
+pub(crate) fn flood(
     agent: &Agent<'_>,
     rule: &InstalledRule<'_>,
     flows: u16,

@@ -5,5 +5,6 @@ mod agent;
 mod enforcers;
 mod exact;
 mod expect;
+mod restart;
 mod rules;
 mod watch;

@@ -82,7 +82,8 @@ impl<'a> Bench<'a> {
     fn agent(&self) -> Result<Process> {
         Process::start(self.lab, self.tracer, "\"address\"", |command| {
             command.args(["agent", "--metrics-addr", "127.0.0.1:0"]);
-            command.args(["--node", "node-1", "--cluster"]);
+            // Nothing of it is to stay in this machine's kernel.
+            command.args(["--node", "node-1", "--pin", "none", "--cluster"]);
             command.arg(&self.cluster);
             command.arg("--socket").arg(self.folder.join("agent.sock"));
         })

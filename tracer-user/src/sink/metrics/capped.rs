@@ -1,12 +1,24 @@
 //! A family of counters that cannot grow without bound.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec};
+use serde::{Deserialize, Serialize};
 
 /// What a label says once its family is full.
 const OTHER: &str = "other";
+
+/// One series of a metric, as one process leaves it to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Series {
+    /// The metric's name.
+    pub metric: String,
+    /// Values by the labels' names.
+    pub labels: BTreeMap<String, String>,
+    /// Packets.
+    pub packets: u64,
+}
 
 /// A counter family with `N` labels, those from `foldable_from` on naming objects of the cluster:
 /// once there are `max_series` series, these become `other`.
@@ -16,7 +28,15 @@ pub struct Capped<const N: usize> {
     folded: IntCounter,
     foldable_from: usize,
     max_series: usize,
-    series: Mutex<HashMap<[String; N], IntCounter>>,
+    series: Mutex<Known<N>>,
+}
+
+/// Series at hand.
+#[derive(Debug, Default)]
+struct Known<const N: usize> {
+    own: HashMap<[String; N], IntCounter>,
+    /// Those that others were folded into.
+    others: HashMap<[String; N], IntCounter>,
 }
 
 impl<const N: usize> Capped<N> {
@@ -37,24 +57,65 @@ impl<const N: usize> Capped<N> {
 
     /// Adds `packets` to the series of these labels.
     pub fn add(&self, labels: [&str; N], packets: u64) {
-        let mut series = self
-            .series
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.lock();
         let key = labels.map(str::to_owned);
-        if let Some(counter) = series.get(&key) {
+        if let Some(counter) = known.own.get(&key) {
             counter.inc_by(packets);
             return;
         }
-        if series.len() < self.max_series {
+        if known.own.len() < self.max_series {
             let counter = self.family.with_label_values(&labels);
             counter.inc_by(packets);
-            series.insert(key, counter);
+            known.own.insert(key, counter);
             return;
         }
         let mut rest = labels;
         rest[self.foldable_from..].fill(OTHER);
-        self.family.with_label_values(&rest).inc_by(packets);
+        known
+            .others
+            .entry(rest.map(str::to_owned))
+            .or_insert_with(|| self.family.with_label_values(&rest))
+            .inc_by(packets);
         self.folded.inc_by(packets);
+    }
+
+    /// Every series, those that were folded too, with labels in the order of `names`.
+    pub(super) fn export(&self, metric: &str, names: &[&str; N]) -> Vec<Series> {
+        let known = self.lock();
+        let all = known.own.iter().chain(&known.others);
+        all.map(|(values, counter)| Series {
+            metric: metric.to_owned(),
+            labels: names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .zip(values.iter().cloned())
+                .collect(),
+            packets: counter.get(),
+        })
+        .collect()
+    }
+
+    /// Goes on with a series of an earlier process; one with other labels is left out.
+    pub(super) fn restore(&self, names: &[&str; N], series: &Series) {
+        let values = names.map(|name| series.labels.get(name).map(String::as_str));
+        if series.labels.len() != N || values.contains(&None) {
+            return;
+        }
+        let values = values.map(Option::unwrap_or_default);
+        let counter = self.family.with_label_values(&values);
+        counter.inc_by(series.packets);
+        let mut known = self.lock();
+        let rest = &values[self.foldable_from..];
+        let key = values.map(str::to_owned);
+        if rest.iter().all(|value| *value == OTHER) {
+            known.others.insert(key, counter);
+        } else {
+            known.own.insert(key, counter);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known<N>> {
+        // A panic while holding it leaves counters that are still counters.
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

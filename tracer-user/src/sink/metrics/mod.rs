@@ -2,7 +2,7 @@
 
 mod capped;
 
-pub use capped::Capped;
+pub use capped::{Capped, Series};
 
 use std::sync::{Arc, Mutex};
 
@@ -44,6 +44,32 @@ struct ReadAtScrape {
     synced: IntGauge,
 }
 
+const DROPS: (&str, [&str; 8]) = (
+    "tracer_drops_total",
+    [
+        "direction",
+        "class",
+        "reason",
+        "action",
+        "source_namespace",
+        "source_workload",
+        "destination_namespace",
+        "destination_workload",
+    ],
+);
+const POLICY_DROPS: (&str, [&str; 4]) = (
+    "tracer_policy_drops_total",
+    ["direction", "class", "policy_namespace", "policy"],
+);
+const INVISIBLE: (&str, [&str; 3]) = (
+    "tracer_invisible_drops_total",
+    ["class", "namespace", "workload"],
+);
+const DISAGREEMENTS: (&str, [&str; 3]) = (
+    "tracer_disagreements_total",
+    ["direction", "namespace", "workload"],
+);
+
 impl Metrics {
     /// Registers everything; each family keeps at most `max_series` series before it folds new ones
     /// into `other`.
@@ -68,36 +94,23 @@ impl Metrics {
 
         let metrics = Self {
             drops: capped.counter(
-                "tracer_drops_total",
+                DROPS,
                 "Packets dropped, by what they were and whose.",
-                [
-                    "direction",
-                    "class",
-                    "reason",
-                    "action",
-                    "source_namespace",
-                    "source_workload",
-                    "destination_namespace",
-                    "destination_workload",
-                ],
                 4,
             )?,
             policy_drops: capped.counter(
-                "tracer_policy_drops_total",
+                POLICY_DROPS,
                 "Packets dropped and denied by policy, once for each policy that isolates the pod.",
-                ["direction", "class", "policy_namespace", "policy"],
                 2,
             )?,
             invisible: capped.counter(
-                "tracer_invisible_drops_total",
+                INVISIBLE,
                 "Packets dropped of the traffic nobody thinks of: kubelet probes, pods to the API server.",
-                ["class", "namespace", "workload"],
                 1,
             )?,
             disagreements: capped.counter(
-                "tracer_disagreements_total",
+                DISAGREEMENTS,
                 "Packets that the API's policies allow and the node dropped.",
-                ["direction", "namespace", "workload"],
                 1,
             )?,
             read: Mutex::new(ReadAtScrape::register(&registry)?),
@@ -175,6 +188,30 @@ impl Metrics {
                     .add([direction, namespace, workload], drop.count);
             }
             PolicyVerdict::Unknown => {}
+        }
+    }
+
+    /// All series of the counters of drops, for the process after this one.
+    pub fn series(&self) -> Vec<Series> {
+        let mut series = self.drops.export(DROPS.0, &DROPS.1);
+        series.extend(self.policy_drops.export(POLICY_DROPS.0, &POLICY_DROPS.1));
+        series.extend(self.invisible.export(INVISIBLE.0, &INVISIBLE.1));
+        series.extend(self.disagreements.export(DISAGREEMENTS.0, &DISAGREEMENTS.1));
+        series
+    }
+
+    /// Goes on counting where an earlier process ended. What it has no counter for is left out.
+    pub fn restore(&self, series: &[Series]) {
+        for one in series {
+            match one.metric.as_str() {
+                name if name == DROPS.0 => self.drops.restore(&DROPS.1, one),
+                name if name == POLICY_DROPS.0 => self.policy_drops.restore(&POLICY_DROPS.1, one),
+                name if name == INVISIBLE.0 => self.invisible.restore(&INVISIBLE.1, one),
+                name if name == DISAGREEMENTS.0 => {
+                    self.disagreements.restore(&DISAGREEMENTS.1, one);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -289,9 +326,8 @@ struct Family<'a> {
 impl Family<'_> {
     fn counter<const N: usize>(
         &self,
-        name: &str,
+        (name, labels): (&str, [&str; N]),
         help: &str,
-        labels: [&str; N],
         foldable_from: usize,
     ) -> prometheus::Result<Capped<N>> {
         let family = IntCounterVec::new(Opts::new(name, help), &labels)?;

@@ -1,0 +1,16 @@
+//! How programs hand over to newer ones while packets are dropped: each packet is counted by one of them.
+//!
+//! Both run for each drop, the older ones first, as they were attached first. The order of steps is in
+//! `tracer-user/src/kernel/pin/handover.rs`. All versions of tracer must agree on these numbers, and on
+//! the maps `MODE` (one `u32`) and `CLAIMS` (one `u64` a CPU).
+
+/// Counts every packet.
+pub const COUNT: u32 = 0;
+/// Counts none: the older programs do.
+pub const WAIT: u32 = 1;
+/// Counts every packet, and lays claim to it.
+pub const CLAIM: u32 = 2;
+/// Counts what the older programs have not laid claim to.
+pub const TAKE_OVER: u32 = 3;
+/// Counts none: the newer programs do.
+pub const RETIRED: u32 = 4;

@@ -1,0 +1,138 @@
+//! Going on with what an earlier agent left in the kernel, or taking over from it.
+
+use std::path::PathBuf;
+
+use super::error::Error;
+use super::flows::{Counted, Flows};
+use super::load::Loader;
+use super::parts::{Maps, Parts};
+use super::pin::{Generation, Home, Marks, Settled, hand_over, remove};
+
+/// What stays in the kernel.
+pub(super) struct Kept {
+    pub(super) generation: Generation,
+    /// Up to when marks are kept outside this process.
+    pub(super) settled: Settled,
+    /// An earlier process has counted already.
+    pub(super) goes_on: bool,
+    older: Vec<Older>,
+    /// Nobody else works here as long as this is there.
+    _home: Home,
+}
+
+/// Programs that have handed over, and counts of theirs that may not be told yet.
+struct Older {
+    path: PathBuf,
+    name: String,
+    flows: Flows,
+    /// When all was told, on the kernel's clock.
+    told_ns: Option<u64>,
+}
+
+/// Programs out of a home: the right ones if they are there, else new ones, which take over from those
+/// that are.
+pub(super) fn keep(
+    home: Home,
+    loader: &Loader<'_>,
+    marks: Option<&Marks>,
+) -> Result<(Parts, Option<Kept>), Error> {
+    let fingerprint = loader.fingerprint();
+    let mut generations = home.generations();
+    let goes_on = !generations.is_empty();
+    let adopted = generations.pop_if(|last| last.fits(fingerprint));
+    let (generation, mut parts) = if let Some(generation) = adopted {
+        let parts = Parts::from_pins(&home.path(&generation))?;
+        (generation, parts)
+    } else {
+        let parts = loader.load(Some(&home.claims()), goes_on)?;
+        let generation = home.make(fingerprint).map_err(|source| Error::Io {
+            action: "make a folder for what stays in the kernel",
+            path: None,
+            source,
+        })?;
+        let parts = parts.pin(&home.path(&generation))?;
+        (generation, parts)
+    };
+
+    let mut maps = Vec::new();
+    for generation in &generations {
+        maps.push(Maps::from_pins(&home.path(generation))?);
+    }
+    for newer in 1..=maps.len() {
+        let (older, newer) = maps.split_at_mut(newer);
+        let newer = newer.first_mut().unwrap_or(&mut parts.maps);
+        if let Some(older) = older.last_mut() {
+            hand_over(&mut older.mode, &mut newer.mode)?;
+        }
+    }
+    let mut older = Vec::new();
+    for (generation, maps) in generations.into_iter().zip(maps) {
+        let path = home.path(&generation);
+        Parts::take_out(&path);
+        if !generation.is_readable() {
+            tracing::warn!(
+                "an agent of another version was here: what it had not told yet cannot be read"
+            );
+            remove(&path);
+            continue;
+        }
+        let name = generation.name();
+        let marks = marks.and_then(|marks| marks.of(&name));
+        older.push(Older {
+            path,
+            flows: Flows::new(maps.flows, maps.overflow, 0, marks)?,
+            name,
+            told_ns: None,
+        });
+    }
+    let kept = Kept {
+        generation,
+        settled: Settled::default(),
+        goes_on,
+        older,
+        _home: home,
+    };
+    Ok((parts, Some(kept)))
+}
+
+impl Kept {
+    /// Hands on what older programs have counted; takes their maps away once that is kept elsewhere.
+    pub(super) fn sweep_older(
+        &mut self,
+        now_ns: u64,
+        each: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let settled_ns = self.settled.until_ns();
+        for older in &mut self.older {
+            if older.told_ns.is_none() {
+                older.flows.sweep(Counted::default(), now_ns, 0, each)?;
+                older.told_ns = (!older.flows.is_owing()).then_some(now_ns);
+            }
+        }
+        self.older.retain(|older| {
+            let done = older.told_ns.is_some_and(|told| told <= settled_ns);
+            if done {
+                remove(&older.path);
+            }
+            !done
+        });
+        Ok(())
+    }
+
+    /// What was told up to `now_ns`, if anything was since the last time and nothing is to be told yet.
+    pub(super) fn marks(&mut self, flows: &mut Flows, now_ns: u64) -> Option<Marks> {
+        let owing = flows.is_owing() || self.older.iter().any(|older| older.told_ns.is_none());
+        if owing || !flows.is_unmarked() {
+            return None;
+        }
+        let current = flows.marks(self.generation.name());
+        let older = self
+            .older
+            .iter_mut()
+            .map(|older| older.flows.marks(older.name.clone()));
+        Some(Marks {
+            sets: older.chain([current]).collect(),
+            as_of_ns: now_ns,
+        })
+    }
+}

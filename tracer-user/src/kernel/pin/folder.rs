@@ -1,0 +1,296 @@
+//! The folders on the bpffs.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, FsWord, flock, statfs};
+use rustix::mount::{MountFlags, mount};
+use tracer_common::ABI;
+
+use super::super::parts::Parts;
+use super::handover::is_retired;
+
+/// `BPF_FS_MAGIC`, <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/magic.h>.
+const BPF_FS: FsWord = 0xcafe_4a11;
+
+/// Where systemd and every CNI mount it.
+const USUAL: &str = "/sys/fs/bpf";
+
+/// Where an agent keeps what stays in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// A folder on a bpffs.
+    pub root: PathBuf,
+    /// What tells this agent from others of the node.
+    pub agent: String,
+}
+
+/// An agent's own folder, which no other process has while this is alive.
+#[derive(Debug)]
+pub(in super::super) struct Home {
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// Programs and maps that were made together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in super::super) struct Generation {
+    /// Nanoseconds since 1970, when it was made; so they sort by age.
+    created: u64,
+    /// The version of its layouts.
+    abi: u16,
+    /// Of programs and settings.
+    fingerprint: u64,
+}
+
+impl Generation {
+    fn new(fingerprint: u64) -> Self {
+        let now = Timestamp::now().as_nanosecond();
+        Self {
+            created: u64::try_from(now).unwrap_or(0),
+            abi: ABI,
+            fingerprint,
+        }
+    }
+
+    /// Its folder's name.
+    pub(in super::super) fn name(&self) -> String {
+        let Self {
+            created,
+            abi,
+            fingerprint,
+        } = self;
+        format!("{created:020}-v{abi}-{fingerprint:016x}")
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.split('-');
+        let generation = Self {
+            created: parts.next()?.parse().ok()?,
+            abi: parts.next()?.strip_prefix('v')?.parse().ok()?,
+            fingerprint: u64::from_str_radix(parts.next()?, 16).ok()?,
+        };
+        parts.next().is_none().then_some(generation)
+    }
+
+    /// Whether this build knows the layout of its tables.
+    pub(in super::super) const fn is_readable(&self) -> bool {
+        self.abi == ABI
+    }
+
+    /// Whether it can be gone on with by programs of this fingerprint.
+    pub(in super::super) fn fits(&self, fingerprint: u64) -> bool {
+        self.is_readable() && self.fingerprint == fingerprint
+    }
+}
+
+impl Home {
+    /// Makes the agent's folder where there is none, and takes it. Folders that agents of other names
+    /// left behind are removed.
+    ///
+    /// # Errors
+    /// One sentence, for whoever wonders why nothing is kept.
+    pub(in super::super) fn open(pin: &Pin) -> Result<Self, String> {
+        ensure_bpffs(&pin.root)?;
+        let folder = pin.root.join(folder_name(&pin.agent));
+        let cannot = |error: io::Error| format!("{}: {error}", folder.display());
+        fs::create_dir_all(&folder).map_err(cannot)?;
+        let lock = lock(&folder)
+            .map_err(cannot)?
+            .ok_or_else(|| format!("{}: another agent has it", folder.display()))?;
+        let home = Self {
+            folder,
+            _lock: lock,
+        };
+        home.remove_strangers(&pin.root);
+        Ok(home)
+    }
+
+    /// What this agent left, oldest first. What was not finished is removed.
+    pub(in super::super) fn generations(&self) -> Vec<Generation> {
+        let mut generations = Vec::new();
+        for (name, path) in folders(&self.folder) {
+            match Generation::parse(&name) {
+                Some(generation) if Parts::are_whole(&path) || is_retired(&path) => {
+                    generations.push(generation);
+                }
+                _ => remove(&path),
+            }
+        }
+        generations.sort();
+        generations
+    }
+
+    /// A new generation's folder.
+    pub(in super::super) fn make(&self, fingerprint: u64) -> io::Result<Generation> {
+        let generation = Generation::new(fingerprint);
+        fs::create_dir(self.path(&generation))?;
+        Ok(generation)
+    }
+
+    pub(in super::super) fn path(&self, generation: &Generation) -> PathBuf {
+        self.folder.join(generation.name())
+    }
+
+    /// Where the map of claims is, which all generations share.
+    pub(in super::super) fn claims(&self) -> PathBuf {
+        self.folder.join("claims")
+    }
+
+    fn remove_strangers(&self, root: &Path) {
+        for (_, path) in folders(root) {
+            if path != self.folder && matches!(lock(&path), Ok(Some(_))) {
+                remove(&path);
+            }
+        }
+    }
+}
+
+/// Takes out of the kernel what agents pinned under `root`, and says how many agents that were. An agent
+/// that is at work keeps what it has until it ends.
+///
+/// # Errors
+/// What the system says of the first folder that cannot be removed.
+pub fn unpin(root: &Path) -> io::Result<usize> {
+    let agents = folders(root);
+    for (_, path) in &agents {
+        try_remove(path)?;
+    }
+    match fs::remove_dir(root) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(agents.len()),
+    }
+}
+
+/// Removes a folder of pins, links first: no program is left that counts into maps nobody has.
+pub(in super::super) fn remove(path: &Path) {
+    if let Err(error) = try_remove(path) {
+        tracing::warn!(
+            "cannot remove what was pinned at {}: {error}",
+            path.display()
+        );
+    }
+}
+
+fn try_remove(path: &Path) -> io::Result<()> {
+    for (_, folder) in folders(path) {
+        try_remove(&folder)?;
+    }
+    let mut files: Vec<_> = fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<_>>()?;
+    files.sort_by_key(|file| !Parts::is_link(file));
+    files.iter().try_for_each(fs::remove_file)?;
+    fs::remove_dir(path)
+}
+
+fn folders(path: &Path) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                entry.path(),
+            )
+        })
+        .collect()
+}
+
+/// Takes a folder; `None` where another process has it.
+fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let file = File::open(folder)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Mounts the kernel's bpffs at its usual place where nobody has.
+fn ensure_bpffs(root: &Path) -> Result<(), String> {
+    if is_bpffs(root) {
+        return Ok(());
+    }
+    if root.starts_with(USUAL) && Path::new(USUAL).is_dir() {
+        mount("bpf", USUAL, "bpf", MountFlags::empty(), None)
+            .map_err(|error| format!("no bpffs at {USUAL}, and it cannot be mounted: {error}"))?;
+        return Ok(());
+    }
+    Err(format!("{} is not on a bpffs", root.display()))
+}
+
+/// Whether a path, or what of it exists, is on a bpffs.
+fn is_bpffs(path: &Path) -> bool {
+    path.ancestors()
+        .find_map(|path| statfs(path).ok())
+        .is_some_and(|found| found.f_type == BPF_FS)
+}
+
+/// A name without what a bpffs refuses, and the same for the same agent.
+fn folder_name(agent: &str) -> String {
+    format!("{:016x}", fingerprint([agent.as_bytes()]))
+}
+
+/// FNV-1a: a fingerprint that no version of a library changes.
+pub(in super::super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        // The length sets parts apart.
+        for byte in part.iter().copied().chain(part.len().to_le_bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_found_again_by_its_name() {
+        let generation = Generation::new(fingerprint([b"programs".as_slice()]));
+        let name = generation.name();
+        assert!(!name.contains('.'), "{name}");
+        assert_eq!(Generation::parse(&name), Some(generation.clone()));
+        assert!(generation.fits(fingerprint([b"programs".as_slice()])));
+        assert!(!generation.fits(fingerprint([b"other".as_slice()])));
+        for other in ["", "claims", "1-v2", "1-v2-zz", "1-2-3", "1-v2-3-4"] {
+            assert_eq!(Generation::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn older_generations_come_first() {
+        let [old, new] = [2, 10].map(|created| Generation {
+            created,
+            abi: 9,
+            fingerprint: 0,
+        });
+        assert!(old < new);
+        assert!(old.name() < new.name(), "as a listing shows them");
+    }
+
+    #[test]
+    fn parts_that_are_cut_elsewhere_are_other_parts() {
+        let one = fingerprint([b"ab".as_slice(), b"c"]);
+        assert_ne!(one, fingerprint([b"a".as_slice(), b"bc"]));
+    }
+
+    #[test]
+    fn a_folder_elsewhere_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let pin = Pin {
+            root: folder.path().to_owned(),
+            agent: "node-1".into(),
+        };
+        let said = Home::open(&pin).unwrap_err();
+        assert!(said.ends_with("is not on a bpffs"), "{said}");
+    }
+}

@@ -1,0 +1,143 @@
+//! An agent that is killed, stopped or replaced: what is dropped meanwhile is counted all the same.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::traffic::{Until, udp_flood};
+use lab::{Lab, Wiring};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use tempfile::TempDir;
+
+use crate::agent::Agent;
+use crate::exact::{destinations, flood, rule};
+use crate::watch;
+
+const FLOWS: u16 = 2_000;
+const VAULT: [&str; 1] = [r#"destination_workload="vault""#];
+
+/// A bpffs that is mounted nowhere, and gone with this process.
+struct Pins {
+    mount: File,
+    folder: Arc<TempDir>,
+}
+
+impl Pins {
+    fn new() -> Result<Self> {
+        let filesystem = fsopen("bpf", FsOpenFlags::empty()).context("no bpffs")?;
+        fsconfig_create(&filesystem)?;
+        let mount = fsmount(&filesystem, FsMountFlags::empty(), MountAttrFlags::empty())?;
+        Ok(Self {
+            mount: mount.into(),
+            folder: Arc::new(tempfile::tempdir()?),
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        let (process, file) = (std::process::id(), self.mount.as_raw_fd());
+        PathBuf::from(format!("/proc/{process}/fd/{file}/tracer"))
+    }
+
+    fn start<'lab>(&self, lab: &'lab Lab, more: &[&str]) -> Result<Agent<'lab>> {
+        let path = self.path();
+        let path = path.to_str().context("a path of our own")?;
+        Agent::start_in(lab, Arc::clone(&self.folder), path, more)
+    }
+
+    /// The names of what an agent keeps: generations, and the map they share.
+    fn kept(&self) -> Result<Vec<String>> {
+        let agents: Vec<_> = std::fs::read_dir(self.path())?.collect::<Result<_, _>>()?;
+        ensure!(agents.len() == 1, "{agents:?}");
+        std::fs::read_dir(agents[0].path())?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+}
+
+#[test]
+fn killed_and_stopped_it_goes_on_where_it_ended() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let pins = Pins::new().unwrap();
+    let rule = rule(&lab).unwrap();
+    let agent = pins.start(&lab, &[]).unwrap();
+    flood(&agent, &rule, 1, 5_000, &VAULT).unwrap();
+    flood(&agent, &rule, FLOWS, 3 * u64::from(FLOWS), &VAULT).unwrap();
+
+    // In the middle of it: told and not told, in the ring and in the table, kept and not kept.
+    let to = destinations(&lab, FLOWS);
+    let agent = thread::scope(|scope| {
+        let flood = scope.spawn(|| udp_flood(lab.remote(), &to, Until::Packets(60_000)));
+        agent.until("tracer_drops_total", &VAULT, 20_000).unwrap();
+        agent.kill().unwrap();
+        // While none runs.
+        flood.join().unwrap().unwrap();
+        pins.start(&lab, &[]).unwrap()
+    });
+    flood(&agent, &rule, FLOWS, 1_000, &VAULT).unwrap();
+    agent.stop().unwrap();
+
+    udp_flood(lab.remote(), &to, Until::Packets(1_000)).unwrap();
+    let agent = pins.start(&lab, &[]).unwrap();
+    flood(&agent, &rule, 1, 1, &VAULT).unwrap();
+    assert_eq!(agent.sum("tracer_events_lost_total", &[]).unwrap(), 0);
+    // Started with nothing to tell.
+    agent.kill().unwrap();
+    let agent = pins.start(&lab, &[]).unwrap();
+    flood(&agent, &rule, 1, 1, &VAULT).unwrap();
+    agent.stop().unwrap();
+    assert_eq!(pins.kept().unwrap().len(), 2, "{:?}", pins.kept());
+
+    let unpin = Command::new(env!("CARGO_BIN_EXE_tracer"))
+        .args(["agent", "--unpin", "--pin"])
+        .arg(pins.path())
+        .env_remove("TRACER_PIN")
+        .output()
+        .unwrap();
+    assert!(unpin.status.success(), "{unpin:?}");
+    assert!(!pins.path().exists());
+    assert!(
+        String::from_utf8_lossy(&unpin.stdout).contains("what one agent left"),
+        "{unpin:?}"
+    );
+}
+
+#[test]
+fn other_programs_take_over_in_the_middle_of_a_flood_without_a_gap() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let pins = Pins::new().unwrap();
+    let rule = rule(&lab).unwrap();
+    let mut agent = pins.start(&lab, &["--flows", "4096"]).unwrap();
+    let to = destinations(&lab, FLOWS);
+    for flows in ["8192", "4096", "16384"] {
+        agent = thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let until = Until::Elapsed(Duration::from_secs(2));
+                udp_flood(lab.remote(), &to, until)
+            });
+            let before = rule.packets().unwrap();
+            agent
+                .until("tracer_drops_total", &VAULT, before + 1_000)
+                .unwrap();
+            agent.kill().unwrap();
+            let next = pins.start(&lab, &["--flows", flows]).unwrap();
+            flood.join().unwrap().unwrap();
+            next
+        });
+        flood(&agent, &rule, 1, 1, &VAULT).unwrap();
+    }
+    // What handed over is gone once it is told: one generation, and the map they shared.
+    agent.stop().unwrap();
+    let agent = pins.start(&lab, &["--flows", "16384"]).unwrap();
+    flood(&agent, &rule, 1, 1, &VAULT).unwrap();
+    agent.stop().unwrap();
+    assert_eq!(pins.kept().unwrap().len(), 2, "{:?}", pins.kept());
+}
