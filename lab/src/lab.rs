@@ -74,9 +74,21 @@ impl Lab {
     ///
     /// Needs root and Debian's `iproute2` and `nftables`; an error names the command that failed.
     pub fn new(wiring: Wiring) -> Result<Self> {
+        Self::with_servers(wiring, Servers::start)
+    }
+
+    /// The same without the stand-ins: their ports are free for real servers, the API server's first of all.
+    pub fn without_servers(wiring: Wiring) -> Result<Self> {
+        Self::with_servers(wiring, |_| Servers::none())
+    }
+
+    fn with_servers(
+        wiring: Wiring,
+        serve: impl FnOnce(&Network) -> Result<Servers>,
+    ) -> Result<Self> {
         let lock = Lock::acquire()?;
         let network = Network::build(wiring)?;
-        let servers = Servers::start(&network)?;
+        let servers = serve(&network)?;
         let lab = Self {
             servers,
             network,

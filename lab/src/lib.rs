@@ -48,5 +48,5 @@ pub use lab::{Lab, Pod};
 pub use manifests::BROKEN_POLICY;
 pub use netns::Netns;
 pub use plan::{Addresses, Family, Wiring};
-pub use policy::Policies;
+pub use policy::{Pods, Policies};
 pub use servers::LogLine;

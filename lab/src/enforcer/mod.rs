@@ -7,7 +7,8 @@ mod tc;
 use anyhow::Result;
 
 use crate::lab::Lab;
-use crate::policy::Policies;
+use crate::netns::Netns;
+use crate::policy::{Pods, Policies};
 
 pub use kube_router::KubeRouter;
 pub use rules::{Backend, Hook, InstalledRule, Rule, Verdict};
@@ -18,12 +19,17 @@ pub trait Enforcer {
     /// A short name for messages and tables.
     fn name(&self) -> &'static str;
 
-    /// Puts `policies` in force in place of what was installed before. Packets under way at that very
-    /// moment may pass or not; [`Enforcer::dropped`] keeps counting from where it was.
-    fn install(&mut self, lab: &Lab, policies: &Policies) -> Result<()>;
+    /// Puts `policies` in force for `pods` in place of what was in force before. Packets under way at that
+    /// very moment may pass or not; [`Enforcer::dropped`] counts each that did not.
+    fn sync(&mut self, node: &Netns, pods: &Pods, policies: &Policies) -> Result<()>;
 
-    /// Packets dropped or rejected since the first [`Enforcer::install`], by the enforcer's own
-    /// counter: exact once traffic has stopped.
+    /// The same for the lab's own pods.
+    fn install(&mut self, lab: &Lab, policies: &Policies) -> Result<()> {
+        self.sync(lab.node(), &Pods::of(lab), policies)
+    }
+
+    /// Packets dropped or rejected since the first [`Enforcer::sync`], by the enforcer's own counter:
+    /// exact once traffic has stopped.
     fn dropped(&self, lab: &Lab) -> Result<u64>;
 
     /// Lets everything through again and leaves nothing behind.

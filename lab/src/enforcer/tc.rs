@@ -1,6 +1,8 @@
 //! The incident's shape: an eBPF allow-list at the node's end of each pod's cable, which drops with
 //! `TC_ACT_SHOT` and does not let the node itself through either.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, PerCpuArray};
@@ -15,7 +17,7 @@ use super::Enforcer;
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::plan;
-use crate::policy::{Allow, AllowList, Direction, PodFacts, Policies, mapped};
+use crate::policy::{Allow, AllowList, Direction, PodFacts, Pods, Policies, mapped};
 
 /// Entries a pod's allow-list may take; ranges of ports are written out.
 const MAX_ENTRIES: usize = 60_000;
@@ -40,9 +42,19 @@ pub struct Tc {
 #[derive(Debug)]
 struct Loaded {
     ebpf: Ebpf,
-    links: Vec<(&'static str, SchedClassifierLinkId)>,
-    interfaces: Vec<(usize, u32)>,
+    /// By the name of the interface.
+    doors: BTreeMap<String, Door>,
 }
+
+/// The node's end of a pod's cable, with the programs at it.
+#[derive(Debug)]
+struct Door {
+    index: u32,
+    links: Links,
+}
+
+/// Programs' names and links; empty where the programs go with the interface's qdisc.
+type Links = Vec<(&'static str, SchedClassifierLinkId)>;
 
 /// Program, and where it sits.
 const PROGRAMS: [(&str, TcAttachType); 2] = [
@@ -76,16 +88,17 @@ impl Enforcer for Tc {
         "tc"
     }
 
-    fn install(&mut self, lab: &Lab, policies: &Policies) -> Result<()> {
-        let pods = PodFacts::all();
-        let list = AllowList::new(&policies.resolve(&pods)?, &pods);
-        if self.loaded.is_none() {
-            self.loaded = Some(lab.node().enter(|| Loaded::attach(lab, self.attach))??);
-        }
-        match &mut self.loaded {
-            Some(loaded) => loaded.replace(&list),
-            None => Ok(()),
-        }
+    fn sync(&mut self, node: &Netns, pods: &Pods, policies: &Policies) -> Result<()> {
+        let pods = pods.as_slice();
+        let list = AllowList::new(&policies.resolve(pods)?, pods);
+        let mut loaded = match self.loaded.take() {
+            Some(loaded) => loaded,
+            None => Loaded::new()?,
+        };
+        let followed = node.enter(|| loaded.follow(self.attach, pods))?;
+        let loaded = self.loaded.insert(loaded);
+        followed?;
+        loaded.replace(&list, pods)
     }
 
     fn dropped(&self, _: &Lab) -> Result<u64> {
@@ -97,77 +110,87 @@ impl Enforcer for Tc {
         let Some(mut loaded) = self.loaded.take() else {
             return Ok(());
         };
-        for (program, link) in loaded.links.drain(..) {
-            classifier(&mut loaded.ebpf, program)?.detach(link)?;
+        for (interface, door) in loaded.doors {
+            for (program, link) in door.links {
+                classifier(&mut loaded.ebpf, program)?.detach(link)?;
+            }
+            if self.attach == Attach::Clsact {
+                let args = ["qdisc", "del", "dev", &interface, "clsact"];
+                lab.node().run("tc", &args)?;
+            }
         }
-        match self.attach {
-            Attach::Tcx => Ok(()),
-            Attach::Clsact => detach_clsact(lab, lab.node()),
-        }
+        Ok(())
     }
 }
 
 impl Loaded {
-    /// Loads and attaches; to be called inside the node's namespace.
-    fn attach(lab: &Lab, attach: Attach) -> Result<Self> {
+    fn new() -> Result<Self> {
         let mut ebpf = crate::object::load()?;
-        let mut links = Vec::new();
-        for (name, side) in PROGRAMS {
+        for (name, _) in PROGRAMS {
             let program = classifier(&mut ebpf, name)?;
             program
                 .load()
                 .with_context(|| format!("cannot load {name}"))?;
-            for pod in lab.local_pods() {
-                let interface = pod.host_interface();
-                let options = match attach {
-                    Attach::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
-                    Attach::Clsact => {
-                        if side == TcAttachType::Egress {
-                            qdisc_add_clsact(interface)
-                                .with_context(|| format!("no clsact on {interface}"))?;
-                        }
-                        TcAttachOptions::Netlink(NlOptions::default())
-                    }
-                };
-                let link = program
-                    .attach_with_options(interface, side, options)
-                    .with_context(|| format!("cannot attach {name} to {interface}"))?;
-                match attach {
-                    Attach::Tcx => links.push((name, link)),
-                    // aya would take the filter out by netlink from whatever namespace the enforcer
-                    // is dropped in. It goes with the qdisc instead.
-                    Attach::Clsact => std::mem::forget(program.take_link(link)?),
-                }
-            }
         }
         write_services(&mut ebpf)?;
-        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
-        let interfaces = lab
-            .pods()
-            .iter()
-            .enumerate()
-            .filter(|(_, pod)| lab.local_pods().any(|local| local.id() == pod.id()))
-            .map(|(at, pod)| {
-                let name = pod.host_interface();
-                let index = name_to_index(&socket, name)
-                    .with_context(|| format!("no interface {name} on the node"))?;
-                Ok((at, index))
-            })
-            .collect::<Result<_>>()?;
         Ok(Self {
             ebpf,
-            links,
-            interfaces,
+            doors: BTreeMap::new(),
         })
     }
 
+    /// Attaches to the cables that are new, and lets go of those whose pods are gone; to be called inside
+    /// the node's namespace.
+    fn follow(&mut self, attach: Attach, pods: &[PodFacts]) -> Result<()> {
+        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+        let mut old = std::mem::take(&mut self.doors);
+        for cable in pods.iter().filter_map(|pod| pod.cable.as_ref()) {
+            let index = name_to_index(&socket, cable)
+                .with_context(|| format!("no interface {cable} on the node"))?;
+            let door = match old.remove(cable) {
+                Some(door) if door.index == index => door,
+                _ => Door {
+                    index,
+                    links: self.attach(attach, cable)?,
+                },
+            };
+            self.doors.insert(cable.clone(), door);
+        }
+        for (program, link) in old.into_values().flat_map(|door| door.links) {
+            classifier(&mut self.ebpf, program)?.detach(link)?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, attach: Attach, interface: &str) -> Result<Links> {
+        if attach == Attach::Clsact {
+            qdisc_add_clsact(interface).with_context(|| format!("no clsact on {interface}"))?;
+        }
+        let mut links = Vec::new();
+        for (name, side) in PROGRAMS {
+            let options = match attach {
+                Attach::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
+                Attach::Clsact => TcAttachOptions::Netlink(NlOptions::default()),
+            };
+            let program = classifier(&mut self.ebpf, name)?;
+            let link = program
+                .attach_with_options(interface, side, options)
+                .with_context(|| format!("cannot attach {name} to {interface}"))?;
+            match attach {
+                Attach::Tcx => links.push((name, link)),
+                // aya would take the filter out by netlink from whatever namespace the enforcer
+                // is dropped in. It goes with the qdisc instead.
+                Attach::Clsact => std::mem::forget(program.take_link(link)?),
+            }
+        }
+        Ok(links)
+    }
+
     /// Writes the allow-list, then says who is isolated, then forgets the flows of the old one.
-    fn replace(&mut self, list: &AllowList) -> Result<()> {
+    fn replace(&mut self, list: &AllowList, pods: &[PodFacts]) -> Result<()> {
         let interface = |pod: usize| {
-            self.interfaces
-                .iter()
-                .find(|(at, _)| *at == pod)
-                .map(|&(_, interface)| interface)
+            let cable = pods.get(pod)?.cable.as_ref()?;
+            self.doors.get(cable).map(|door| door.index)
         };
         let mut wanted = Vec::new();
         for allow in &list.allows {
@@ -181,15 +204,13 @@ impl Loaded {
                 wanted.len()
             );
         }
-        let isolated: Vec<(u32, u8)> = self
-            .interfaces
-            .iter()
-            .map(|&(pod, interface)| {
-                let mine = list.isolated.iter().filter(|(at, _)| *at == pod);
-                let bits = mine.fold(0, |bits, &(_, direction)| bits | bit(direction));
-                (interface, bits)
-            })
-            .collect();
+        let mut isolated: BTreeMap<u32, u8> =
+            self.doors.values().map(|door| (door.index, 0)).collect();
+        for &(pod, direction) in &list.isolated {
+            if let Some(bits) = interface(pod).and_then(|index| isolated.get_mut(&index)) {
+                *bits |= bit(direction);
+            }
+        }
 
         let map = self.ebpf.map_mut("ALLOW").context("no map ALLOW")?;
         let mut allow = LpmTrie::<&mut MapData, [u8; 24], u8>::try_from(map)?;
@@ -209,6 +230,11 @@ impl Loaded {
         }
         let map = self.ebpf.map_mut("ISOLATED").context("no map ISOLATED")?;
         let mut map = HashMap::<&mut MapData, u32, u8>::try_from(map)?;
+        for interface in map.keys().collect::<Result<Vec<_>, _>>()? {
+            if !isolated.contains_key(&interface) {
+                map.remove(&interface)?;
+            }
+        }
         for (interface, bits) in isolated {
             map.insert(interface, bits, 0)?;
         }
@@ -279,12 +305,4 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassif
         .program_mut(name)
         .with_context(|| format!("no program {name} in the tc enforcer's object"))?;
     Ok(program.try_into()?)
-}
-
-fn detach_clsact(lab: &Lab, node: &Netns) -> Result<()> {
-    for pod in lab.local_pods() {
-        let args = ["qdisc", "del", "dev", pod.host_interface(), "clsact"];
-        node.run("tc", &args)?;
-    }
-    Ok(())
 }

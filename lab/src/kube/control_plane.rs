@@ -109,6 +109,8 @@ impl<'a> ControlPlane<'a> {
                     .args(["--service-account-key-file", "accounts.key"])
                     .args(["--service-account-signing-key-file", "accounts.key"])
                     .args(["--token-auth-file", "tokens.csv"])
+                    // No DNS knows the nodes' names.
+                    .args(["--kubelet-preferred-address-types", "InternalIP"])
                     .args(["--authorization-mode", "RBAC", "--allow-privileged=true"]);
             },
         )?;
@@ -139,11 +141,15 @@ impl<'a> ControlPlane<'a> {
             .run_with_input(&kubectl.to_string_lossy(), &all, input)
     }
 
-    /// Binds every pod that waits for a node to this one, as the scheduler of a cluster of one node would;
-    /// returns how many those were. (There is no scheduler: this is all it would do.)
+    /// Binds every pod that waits for a node to this one, unless it wants another; returns how many those
+    /// were. (There is no scheduler: this is all it would do.)
     pub fn schedule(&self, node: &str) -> Result<usize> {
-        let columns =
-            "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}";
+        // A DaemonSet names the node each of its pods is for.
+        let columns = concat!(
+            "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name} ",
+            "{.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+            ".nodeSelectorTerms[0].matchFields[0].values[0]}{\"\\n\"}{end}"
+        );
         let waiting = [
             "get",
             "pods",
@@ -155,9 +161,16 @@ impl<'a> ControlPlane<'a> {
         let waiting = self.kubectl(&waiting)?;
         let mut bound = 0;
         for line in waiting.lines() {
-            let Some((namespace, name)) = line.split_once(' ') else {
+            let mut words = line.split(' ');
+            let (Some(namespace), Some(name)) = (words.next(), words.next()) else {
                 continue;
             };
+            if words
+                .next()
+                .is_some_and(|wanted| !wanted.is_empty() && wanted != node)
+            {
+                continue;
+            }
             let binding = json!({
                 "apiVersion": "v1",
                 "kind": "Binding",

@@ -1,13 +1,15 @@
 //! containerd and kubelet on a node.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use serde_json::json;
+use anyhow::{Context, Result, bail, ensure};
+use ipnet::IpNet;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::control_plane::ControlPlane;
@@ -25,7 +27,7 @@ const SCRIPT: &str = include_str!("node.sh");
 pub struct Node<'a> {
     server: Server,
     netns: &'a Netns,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl<'a> Node<'a> {
@@ -75,12 +77,84 @@ impl<'a> Node<'a> {
         Ok(Self {
             server,
             netns,
-            _folder: folder,
+            folder,
         })
     }
 
     /// A program as an administrator on the node would run it: with the node's network and files.
     pub fn spawn(&self, program: &Path, configure: impl FnOnce(&mut Command)) -> Result<Child> {
+        let inside = self.first_process()?;
+        self.netns.spawn(command::find("nsenter")?, |nsenter| {
+            nsenter
+                .args(["--mount", "--target", &inside, "--"])
+                .arg(program);
+            configure(nsenter);
+        })
+    }
+
+    /// Kills all of a container's processes with SIGKILL, by the id that `status.containerStatuses` tells
+    /// (`containerd://...`). The kubelet will see to what follows.
+    pub fn kill_container(&self, id: &str) -> Result<()> {
+        let id = id.trim_start_matches("containerd://");
+        let socket = self.folder.path().join("containerd.sock");
+        let child = self.spawn(&program::find("ctr")?, |ctr| {
+            ctr.arg("--address")
+                .arg(socket)
+                .args(["--namespace", "k8s.io", "tasks", "kill", "--all"])
+                .args(["--signal", "SIGKILL", id])
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped());
+        })?;
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "cannot kill container {id}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(())
+    }
+
+    /// The node's end of each pod's cable, by the pod's addresses: what the CNI plugin has answered, as
+    /// libcni keeps it until the pod is gone
+    /// (<https://github.com/containernetworking/cni/blob/v1.1.2/libcni/api.go>, `cacheAdd`).
+    pub fn cables(&self) -> Result<BTreeMap<IpAddr, String>> {
+        let results = format!("/proc/{}/root/var/lib/cni/results", self.first_process()?);
+        let mut cables = BTreeMap::new();
+        // There is no folder before the first pod.
+        for file in std::fs::read_dir(&results).into_iter().flatten() {
+            let path = file?.path();
+            let Ok(text) = std::fs::read(&path) else {
+                continue; // gone meanwhile
+            };
+            let result: Value = serde_json::from_slice(&text)
+                .with_context(|| format!("{} is no JSON", path.display()))?;
+            let mut interfaces = result["result"]["interfaces"]
+                .as_array()
+                .into_iter()
+                .flatten();
+            // The loopback plugin's answer names none.
+            let Some(cable) = interfaces
+                .find(|interface| {
+                    let on_node = interface["sandbox"].as_str().is_none_or(str::is_empty);
+                    on_node && interface["name"] != "cni0"
+                })
+                .and_then(|interface| interface["name"].as_str())
+            else {
+                continue;
+            };
+            for ip in result["result"]["ips"].as_array().into_iter().flatten() {
+                let ip = ip["address"].as_str().unwrap_or_default();
+                let net: IpNet = ip
+                    .parse()
+                    .with_context(|| format!("{}: `{ip}` is no address", path.display()))?;
+                cables.insert(net.addr(), cable.to_owned());
+            }
+        }
+        Ok(cables)
+    }
+
+    /// The id of the first process in the node's namespaces.
+    fn first_process(&self) -> Result<String> {
         // `unshare`, which stays outside of the namespaces it makes for its child.
         let outside = self.server.id();
         let children = format!("/proc/{outside}/task/{outside}/children");
@@ -89,12 +163,7 @@ impl<'a> Node<'a> {
         let Some(inside) = inside.split_ascii_whitespace().next() else {
             bail!("the node is gone\n{}", self.server.last_words());
         };
-        self.netns.spawn(command::find("nsenter")?, |nsenter| {
-            nsenter
-                .args(["--mount", "--target", inside, "--"])
-                .arg(program);
-            configure(nsenter);
-        })
+        Ok(inside.to_owned())
     }
 
     /// The end of the kubelet's log, for messages.
@@ -164,6 +233,8 @@ fn write_configuration(folder: &Path) -> Result<()> {
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "evictionHard": never,
+        // Else a disk that is fuller than 85 % costs the imported images: there is nowhere to pull them from.
+        "imageGCHighThresholdPercent": 100,
         "makeIPTablesUtilChains": false,
         "syncFrequency": "5s",
     });

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod agreement;
 mod allow;
+mod pods;
 mod resolve;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +14,9 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::Deserialize as _;
 
 pub(crate) use allow::{Allow, AllowList, Direction, mapped};
-pub(crate) use resolve::{Peers, PodFacts, Port, PortNumber, Resolved, Rule};
+pub(crate) use pods::PodFacts;
+pub use pods::Pods;
+pub(crate) use resolve::{Peers, Port, PortNumber, Resolved, Rule};
 
 /// Policies to enforce.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +43,19 @@ impl Policies {
             })
             .collect::<Result<_>>()
             .map(Self)
+    }
+
+    /// From what `kubectl get networkpolicies -A -o json` prints.
+    ///
+    /// # Errors
+    /// Names the policy whose object is not as the API says.
+    pub fn from_api(list: &serde_json::Value) -> Result<Self> {
+        let items = list["items"].as_array().context("expected a list")?;
+        let policies = items.iter().map(|item| {
+            NetworkPolicy::deserialize(item)
+                .with_context(|| format!("policy {}", item["metadata"]["name"]))
+        });
+        policies.collect::<Result<_>>().map(Self)
     }
 
     /// These and the others.

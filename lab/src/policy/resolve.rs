@@ -1,7 +1,6 @@
 //! Selectors applied: from a policy's words to pods, addresses and ports.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
@@ -13,51 +12,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tracer_policy::model::Protocol;
 
 use super::Policies;
-use crate::plan::PODS;
+use super::pods::PodFacts;
 
 impl Policies {
     pub(crate) fn resolve(&self, pods: &[PodFacts]) -> Result<Vec<Resolved>> {
         self.0
             .iter()
             .map(|policy| Resolved::new(policy, pods))
-            .collect()
-    }
-}
-
-/// A pod as policies see it.
-#[derive(Clone, Debug)]
-pub(crate) struct PodFacts {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) ips: Vec<IpAddr>,
-    pub(crate) ports: Vec<(String, u16, Protocol)>,
-    /// Whether it runs on the node where the policies are enforced.
-    pub(crate) local: bool,
-}
-
-impl PodFacts {
-    /// The lab's pods.
-    pub(crate) fn all() -> Vec<Self> {
-        PODS.iter()
-            .map(|pod| Self {
-                namespace: pod.namespace.to_owned(),
-                name: pod.name.to_owned(),
-                labels: pod
-                    .labels
-                    .iter()
-                    .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-                    .collect(),
-                ips: pod.addresses.both().to_vec(),
-                ports: pod
-                    .ports
-                    .iter()
-                    .filter_map(|&(name, port, protocol)| {
-                        Some((name.to_owned(), port, Protocol::from_name(protocol)?))
-                    })
-                    .collect(),
-                local: pod.node == "node-1",
-            })
             .collect()
     }
 }
@@ -281,7 +242,7 @@ mod tests {
 
     #[test]
     fn resolves_the_incident() {
-        let pods = PodFacts::all();
+        let pods = PodFacts::planned();
         let resolved = Policies::parse(crate::BROKEN_POLICY)
             .unwrap()
             .resolve(&pods)
@@ -298,7 +259,7 @@ mod tests {
         let wrong = |yaml: &str| {
             let policies = Policies::parse(yaml);
             let error = policies
-                .and_then(|p| p.resolve(&PodFacts::all()))
+                .and_then(|p| p.resolve(&PodFacts::planned()))
                 .unwrap_err();
             format!("{error:#}")
         };

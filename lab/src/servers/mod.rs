@@ -53,6 +53,15 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
+    pub(crate) fn none() -> Result<Self> {
+        Ok(Self {
+            authority: Authority::new()?,
+            log: Log::default(),
+            stop: None,
+            threads: Vec::new(),
+        })
+    }
+
     pub(crate) fn start(network: &Network) -> Result<Self> {
         let (stopped, stop) = pipe().context("cannot make a pipe")?;
         let stopped = Arc::new(stopped);

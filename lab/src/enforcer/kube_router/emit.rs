@@ -19,6 +19,8 @@ pub(super) struct Input<'a> {
     /// Start of the sync in nanoseconds since 1970; part of the chains' names, so that they change
     /// with every sync.
     pub(super) version: &'a str,
+    /// Whether the node reaches its own pods whatever the policies say, as on a real node.
+    pub(super) exempts_node: bool,
 }
 
 /// Chains with their rules in `iptables-save` syntax, and sets.
@@ -41,6 +43,8 @@ pub(super) const MARK_ALLOWED: &str = "0x10000/0x10000";
 const MARK_ACCEPT: &str = "0x20000/0x20000";
 
 const BUILTIN: [&str; 3] = ["INPUT", "FORWARD", "OUTPUT"];
+/// Chains whose rules are the same in each sync.
+const CONSTANT: [&str; 2] = ["KUBE-NWPLCY-COMMON", "KUBE-NWPLCY-DEFAULT"];
 
 impl Ruleset {
     pub(super) fn new(input: &Input<'_>) -> Self {
@@ -56,7 +60,7 @@ impl Ruleset {
         for policy in input.policies {
             policies::chain(&mut rules, input, policy);
         }
-        for pod in input.pods.iter().filter(|pod| pod.local) {
+        for pod in input.pods.iter().filter(|pod| pod.cable.is_some()) {
             if let Some(ip) = own(pod, input.ip) {
                 rules.pod(input, pod, ip);
             }
@@ -213,13 +217,15 @@ impl Ruleset {
             "-m comment --comment \"common bi-directional traffic policy rules\" -j KUBE-NWPLCY-COMMON"
                 .to_owned(),
         );
-        self.add(
-            &chain,
-            format!(
-                "-d {net} -m comment --comment \"rule to permit the traffic traffic to pods when source is \
-                 the pod\\'s local node\" -m addrtype --src-type LOCAL -j ACCEPT"
-            ),
-        );
+        if input.exempts_node {
+            self.add(
+                &chain,
+                format!(
+                    "-d {net} -m comment --comment \"rule to permit the traffic traffic to pods when source is \
+                     the pod\\'s local node\" -m addrtype --src-type LOCAL -j ACCEPT"
+                ),
+            );
+        }
         let selecting: Vec<_> = input
             .policies
             .iter()
@@ -303,24 +309,40 @@ impl Ruleset {
         for builtin in BUILTIN {
             let _ = writeln!(text, ":{builtin} ACCEPT [0:0]");
         }
-        let own = || {
-            self.chains
-                .iter()
-                .filter(|(chain, _)| !BUILTIN.contains(&chain.as_str()))
-        };
+        let own = || self.chains.iter().filter(|(chain, _)| !is_builtin(chain));
         for (chain, _) in own() {
             let _ = writeln!(text, ":{chain} - [0:0]");
         }
         let builtin = BUILTIN
             .iter()
             .filter_map(|chain| self.chains.get_key_value(*chain));
-        for (chain, rules) in builtin.chain(own()) {
-            for rule in rules {
-                let _ = writeln!(text, "-A {chain} {rule}");
-            }
-        }
-        text.push_str("COMMIT\n");
+        write_rules(&mut text, builtin.chain(own()));
         text
+    }
+
+    /// The same where an older one is in force, for `iptables-restore --noflush`: jumps lead to the new
+    /// chains of pods and policies in one step. The old ones stay, with what they have counted.
+    pub(super) fn restore_over(&self) -> String {
+        let mut text = String::from("*filter\n");
+        let changed = || {
+            self.chains
+                .iter()
+                .filter(|(chain, _)| !is_builtin(chain) && !CONSTANT.contains(&chain.as_str()))
+        };
+        for (chain, _) in changed() {
+            let _ = writeln!(text, ":{chain} - [0:0]");
+        }
+        write_rules(&mut text, changed());
+        text
+    }
+
+    /// The chains of pods and policies, which are others in each sync.
+    pub(super) fn versioned(&self) -> impl Iterator<Item = &String> {
+        self.chains.keys().filter(|chain| {
+            !is_builtin(chain)
+                && !CONSTANT.contains(&chain.as_str())
+                && !chain.starts_with("KUBE-ROUTER-")
+        })
     }
 
     /// The sets for `ipset restore -exist`: made where missing, refilled where present.
@@ -339,6 +361,19 @@ impl Ruleset {
         }
         text
     }
+}
+
+fn is_builtin(chain: &str) -> bool {
+    BUILTIN.contains(&chain)
+}
+
+fn write_rules<'a>(text: &mut String, chains: impl Iterator<Item = (&'a String, &'a Vec<String>)>) {
+    for (chain, rules) in chains {
+        for rule in rules {
+            let _ = writeln!(text, "-A {chain} {rule}");
+        }
+    }
+    text.push_str("COMMIT\n");
 }
 
 /// The pod's address of that family.

@@ -5,6 +5,7 @@ mod emit;
 mod names;
 mod policies;
 
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -12,7 +13,7 @@ use anyhow::{Context, Result};
 use super::{Backend, Enforcer};
 use crate::lab::Lab;
 use crate::netns::Netns;
-use crate::policy::{PodFacts, Policies};
+use crate::policy::{Pods, Policies};
 use emit::{Input, Ruleset};
 use names::Ip;
 
@@ -23,8 +24,11 @@ const SERVICES: [(Ip, &str); 2] = [(Ip::V4, "10.43.0.0/16"), (Ip::V6, "fd00:10:4
 #[derive(Debug)]
 pub struct KubeRouter {
     legacy: bool,
-    /// Drops counted by rulesets that have been replaced.
+    exempts_node: bool,
+    /// Drops counted by chains that have been replaced.
     before: u64,
+    /// What is in force: chains of pods and policies, by family.
+    chains: Vec<(Ip, String)>,
     sets: Vec<String>,
     installed: bool,
 }
@@ -35,10 +39,20 @@ impl KubeRouter {
     pub fn new(backend: Backend) -> Self {
         Self {
             legacy: backend == Backend::IptablesLegacy,
+            exempts_node: true,
             before: 0,
+            chains: Vec::new(),
             sets: Vec::new(),
             installed: false,
         }
+    }
+
+    /// The same without the rule that lets a node reach its own pods, from the next sync on: the kubelet's
+    /// probes are policed then, as the incident's dataplane did.
+    #[must_use]
+    pub const fn policing_the_node(mut self) -> Self {
+        self.exempts_node = false;
+        self
     }
 
     /// `restore` or `save` of the family and backend.
@@ -51,20 +65,44 @@ impl KubeRouter {
         format!("{family}-{backend}-{verb}")
     }
 
-    /// Packets counted by the rules in force.
-    fn counted(&self, node: &Netns) -> Result<u64> {
+    /// Packets counted by the rules that are there, of chains that are `wanted`.
+    fn counted(&self, node: &Netns, wanted: impl Fn(Ip, &str) -> bool) -> Result<u64> {
         let mut sum = 0;
         for (ip, _) in SERVICES {
             let saved = node.run(&self.tool(ip, "save"), &["-c", "-t", "filter"])?;
             for line in saved.lines().filter(|line| drops(line)) {
-                let packets = line
-                    .strip_prefix('[')
-                    .and_then(|rest| rest.split_once(':'))
-                    .and_then(|(packets, _)| packets.parse::<u64>().ok());
-                sum += packets.with_context(|| format!("no counter in `{line}`"))?;
+                // `[packets:bytes] -A CHAIN ...`
+                let rule = line.strip_prefix('[').and_then(|rest| {
+                    let (packets, rest) = rest.split_once(':')?;
+                    let (_, rest) = rest.split_once("] -A ")?;
+                    Some((packets.parse::<u64>().ok()?, rest.split_once(' ')?.0))
+                });
+                let (packets, chain) = rule.with_context(|| format!("no counter in `{line}`"))?;
+                if wanted(ip, chain) {
+                    sum += packets;
+                }
             }
         }
         Ok(sum)
+    }
+
+    /// Takes over what chains have counted to which nothing leads any more, and deletes them.
+    fn retire(&mut self, node: &Netns, old: &[(Ip, String)]) -> Result<()> {
+        let is_old = |ip, chain: &str| old.iter().any(|(own, name)| *own == ip && name == chain);
+        self.before += self.counted(node, is_old)?;
+        for (ip, _) in SERVICES {
+            let chains = || old.iter().filter(|(own, _)| *own == ip);
+            let mut text = String::from("*filter\n");
+            for verb in ["-F", "-X"] {
+                for (_, chain) in chains() {
+                    // Writing to a string cannot fail.
+                    let _ = writeln!(text, "{verb} {chain}");
+                }
+            }
+            text.push_str("COMMIT\n");
+            node.run_with_input(&self.tool(ip, "restore"), &["--noflush"], &text)?;
+        }
+        Ok(())
     }
 
     fn destroy_sets(&mut self, node: &Netns, keep: &[String]) -> Result<()> {
@@ -85,32 +123,36 @@ impl Enforcer for KubeRouter {
         "kube-router"
     }
 
-    fn install(&mut self, lab: &Lab, policies: &Policies) -> Result<()> {
-        let pods = PodFacts::all();
-        let resolved = policies.resolve(&pods)?;
+    fn sync(&mut self, node: &Netns, pods: &Pods, policies: &Policies) -> Result<()> {
+        let pods = pods.as_slice();
+        let resolved = policies.resolve(pods)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let version = now.as_nanos().to_string();
-        if self.installed {
-            self.before += self.counted(lab.node())?;
-        }
-        let mut sets = Vec::new();
+        let (mut chains, mut sets) = (Vec::new(), Vec::new());
         for (ip, services) in SERVICES {
             let rules = Ruleset::new(&Input {
                 policies: &resolved,
-                pods: &pods,
+                pods,
                 ip,
                 services,
                 version: &version,
+                exempts_node: self.exempts_node,
             });
-            let node = lab.node();
             node.run_with_input("ipset", &["restore", "-exist"], &rules.restore_sets(ip))?;
-            // Without `--noflush`: what was there before goes in the same step.
-            let no_args: [&str; 0] = [];
-            node.run_with_input(&self.tool(ip, "restore"), &no_args, &rules.restore())?;
+            let restore = self.tool(ip, "restore");
+            if self.installed {
+                node.run_with_input(&restore, &["--noflush"], &rules.restore_over())?;
+            } else {
+                let no_args: [&str; 0] = [];
+                node.run_with_input(&restore, &no_args, &rules.restore())?;
+            }
+            chains.extend(rules.versioned().map(|chain| (ip, chain.clone())));
             sets.extend(rules.sets.into_keys());
         }
         self.installed = true;
-        self.destroy_sets(lab.node(), &sets)?;
+        let old = std::mem::replace(&mut self.chains, chains);
+        self.retire(node, &old)?;
+        self.destroy_sets(node, &sets)?;
         self.sets = sets;
         Ok(())
     }
@@ -119,14 +161,14 @@ impl Enforcer for KubeRouter {
         if !self.installed {
             return Ok(self.before);
         }
-        Ok(self.before + self.counted(lab.node())?)
+        Ok(self.before + self.counted(lab.node(), |_, _| true)?)
     }
 
     fn remove(&mut self, lab: &Lab) -> Result<()> {
         if !self.installed {
             return Ok(());
         }
-        self.before += self.counted(lab.node())?;
+        self.before += self.counted(lab.node(), |_, _| true)?;
         let empty =
             "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
         for (ip, _) in SERVICES {
@@ -135,6 +177,7 @@ impl Enforcer for KubeRouter {
                 .run_with_input(&self.tool(ip, "restore"), &no_args, empty)?;
         }
         self.installed = false;
+        self.chains.clear();
         self.destroy_sets(lab.node(), &[])
     }
 }

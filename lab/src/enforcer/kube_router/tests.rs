@@ -28,7 +28,7 @@ fn pod(namespace: &str, name: &str, ip: &str, label: (&str, &str)) -> PodFacts {
         labels: BTreeMap::from([(label.0.to_owned(), label.1.to_owned())]),
         ips: vec![ip.parse().unwrap()],
         ports: Vec::new(),
-        local: true,
+        cable: Some(format!("veth{name}")),
     }
 }
 
@@ -50,6 +50,7 @@ fn emit(policy: &str, pods: &[PodFacts], ip: Ip, services: &str) -> Ruleset {
         ip,
         services,
         version: "1764000000000000000",
+        exempts_node: true,
     })
 }
 
@@ -148,7 +149,7 @@ spec:
   - to: [{ipBlock: {cidr: 192.168.1.100/32}}]
     ports: [{port: 6443}, {port: 53, endPort: 54, protocol: UDP}]
 ";
-    let rules = emit(policy, &PodFacts::all(), Ip::V4, "10.43.0.0/16");
+    let rules = emit(policy, &PodFacts::planned(), Ip::V4, "10.43.0.0/16");
     let chain = rules
         .chains
         .iter()
