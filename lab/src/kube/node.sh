@@ -7,6 +7,8 @@ shift 6
 mount --make-rprivate /
 mount --make-rshared /
 for volatile in /run /var/lib /var/log; do mount -t tmpfs tmpfs $volatile; done
+# What is pinned goes too.
+mount -t bpf bpf /sys/fs/bpf
 mkdir -p /run/tracer /var/log/pods /var/log/containers
 # The kubelet insists on these; it is shown them instead of changing the machine.
 show() {

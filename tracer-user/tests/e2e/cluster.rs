@@ -1,10 +1,9 @@
-//! A cluster of one node with the agent's image, and what the tests ask it.
+//! A cluster of one node with the agent's image, and its administrator.
 
-use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpStream};
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,22 +11,26 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::kube::{ControlPlane, Node};
 use lab::{Lab, plan};
 
-/// Where the API server listens on the master: at the usual port the lab's stand-in does.
-pub(crate) const API_PORT: u16 = 16443;
+pub(crate) const NODE: &str = "node-1";
+/// How long a kubelet, a controller or the agent may take to notice something.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-const NODE: &str = "node-1";
-const METRICS_PORT: u16 = 9470;
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long images, containers and restarts may take.
+const LONG: Duration = Duration::from_mins(2);
 const INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) struct Cluster<'a> {
-    node: Node<'a>,
+    pub(crate) node: Node<'a>,
     pub(crate) plane: ControlPlane<'a>,
     pub(crate) lab: &'a Lab,
 }
 
 /// Waits for what announces itself in no other way.
-pub(crate) fn until(
+pub(crate) fn until(what: &str, reached: impl FnMut() -> Result<bool>) -> Result<()> {
+    until_within(PATIENCE, what, reached)
+}
+
+fn until_within(
     patience: Duration,
     what: &str,
     mut reached: impl FnMut() -> Result<bool>,
@@ -46,23 +49,12 @@ impl<'a> Cluster<'a> {
     pub(crate) fn start(lab: &'a Lab) -> Result<Self> {
         let image = std::env::var_os("TRACER_IMAGE")
             .map(PathBuf::from)
-            .context("TRACER_IMAGE is not set; run `cargo xtask test --only e2e`")?;
-        let plane = ControlPlane::start(lab.master(), plan::MASTER.v4, API_PORT)?;
-        // What kube-proxy does; ahead of the lab's own translation to its stand-in.
-        let mut service = String::new();
-        for (chain, hook) in [("local", "output"), ("pods", "prerouting")] {
-            // Writing to a string cannot fail.
-            let _ = write!(
-                service,
-                "add table ip kubernetes\n\
-                 add chain ip kubernetes {chain} {{ type nat hook {hook} priority -110; }}\n\
-                 add rule ip kubernetes {chain} ip daddr {} tcp dport 443 dnat to {}:{API_PORT}\n",
-                plan::KUBERNETES_SERVICE.v4,
-                plan::MASTER.v4,
-            );
-        }
-        lab.node().run_with_input("nft", &["-f", "-"], &service)?;
+            .context("TRACER_IMAGE is not set; run `cargo xtask e2e`")?;
+        let plane = ControlPlane::start(lab.master(), plan::MASTER.v4, plan::API_PORT)?;
         let node = Node::start(lab.node(), &plane, NODE, plan::NODE.v4, &[image])?;
+        // As K3s's node controller does: the range of the node's pods.
+        let range = r#"{"spec": {"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24"]}}"#;
+        plane.kubectl(&["patch", "node", NODE, "-p", range])?;
         Ok(Self { node, plane, lab })
     }
 
@@ -74,128 +66,74 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Returns once the pod is gone.
-    pub(crate) fn delete(&self, namespace: &str, pod: &str) -> Result<()> {
-        self.plane
-            .kubectl(&["-n", namespace, "delete", "pod", pod, "--timeout=60s"])
-            .map(drop)
-    }
-
     pub(crate) fn wait_ready(&self, namespace: &str, pod: &str, wanted: &str) -> Result<()> {
-        let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
         let what = format!("{namespace}/{pod} has Ready={wanted}");
-        until(PATIENCE, &what, || {
-            let status = self
-                .plane
-                .kubectl(&["-n", namespace, "get", "pod", pod, "-o", ready])?;
-            Ok(status == wanted)
-        })
-        .with_context(|| {
-            let describe = ["-n", namespace, "describe", "pod", pod];
-            let described = self.plane.kubectl(&describe).unwrap_or_default();
-            let logs = ["-n", namespace, "logs", pod, "--tail=20"];
-            let logged = self.plane.kubectl(&logs).unwrap_or_default();
+        until_within(LONG, &what, || Ok(self.ready(namespace, pod)? == wanted)).with_context(|| {
+            let described = self.describe(namespace, pod).unwrap_or_default();
+            let logged = self.logs(namespace, pod).unwrap_or_default();
             format!("{described}\n{logged}\n{}", self.node.last_words())
         })
     }
 
-    pub(crate) fn address(&self, namespace: &str, pod: &str) -> Result<IpAddr> {
-        let address = [
-            "-n",
-            namespace,
-            "get",
-            "pod",
-            pod,
-            "-o",
-            "jsonpath={.status.podIP}",
-        ];
-        Ok(self.plane.kubectl(&address)?.parse()?)
+    /// `True`, `False`, or nothing yet.
+    pub(crate) fn ready(&self, namespace: &str, pod: &str) -> Result<String> {
+        let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+        self.get(namespace, pod, ready)
     }
 
-    /// Waits until the `DaemonSet` has its pod and that is ready.
-    pub(crate) fn agent_is_ready(&self) -> Result<()> {
-        until(PATIENCE, "the DaemonSet has a pod", || {
-            self.plane.schedule(NODE)?;
-            Ok(!self.agent_name()?.is_empty())
-        })?;
-        self.wait_ready("tracer", &self.agent_name()?, "True")?;
-        // It serves before it has read the cluster.
-        until(PATIENCE, "the agent has read the cluster", || {
-            Ok(self.get("/metrics")?.contains("\ntracer_cluster_synced 1"))
+    pub(crate) fn address(&self, namespace: &str, pod: &str) -> Result<IpAddr> {
+        let address = self.get(namespace, pod, "jsonpath={.status.podIP}")?;
+        Ok(address.parse()?)
+    }
+
+    /// What a pod's object says, in the form `output`.
+    pub(crate) fn get(&self, namespace: &str, pod: &str, output: &str) -> Result<String> {
+        self.plane
+            .kubectl(&["-n", namespace, "get", "pod", pod, "-o", output])
+    }
+
+    pub(crate) fn describe(&self, namespace: &str, pod: &str) -> Result<String> {
+        self.plane
+            .kubectl(&["-n", namespace, "describe", "pod", pod])
+    }
+
+    pub(crate) fn logs(&self, namespace: &str, pod: &str) -> Result<String> {
+        self.plane
+            .kubectl(&["-n", namespace, "logs", pod, "--tail=1000"])
+    }
+
+    /// Starts the `tracer` under test on the node, as its administrator would, with kubectl's own
+    /// configuration.
+    pub(crate) fn spawn_tracer(&self, arguments: &[&str]) -> Result<Child> {
+        let tracer = Path::new(env!("CARGO_BIN_EXE_tracer"));
+        self.node.spawn(tracer, |tracer| {
+            tracer
+                .args(arguments)
+                .env("KUBECONFIG", self.plane.kubeconfig())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
         })
     }
 
-    /// The agent's pod that is on the node.
-    pub(crate) fn agent_name(&self) -> Result<String> {
-        let selector = "app.kubernetes.io/name=tracer";
-        let names = r#"jsonpath={.items[?(@.spec.nodeName=="node-1")].metadata.name}"#;
-        self.plane
-            .kubectl(&["-n", "tracer", "get", "pods", "-l", selector, "-o", names])
-    }
-
-    pub(crate) fn agent_restarts(&self) -> Result<u32> {
-        let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
-        let name = self.agent_name()?;
-        Ok(self
-            .plane
-            .kubectl(&["-n", "tracer", "get", "pod", &name, "-o", restarts])?
-            .parse()?)
-    }
-
-    pub(crate) fn agent_may(&self, verb: &str, resource: &str) -> Result<bool> {
-        let account = "--as=system:serviceaccount:tracer:tracer";
-        // It exits with 1 where the answer is no.
-        let asked = ["auth", "can-i", verb, resource, "-A", account];
-        match self.plane.kubectl(&asked) {
-            Ok(answer) => Ok(answer.trim() == "yes"),
-            Err(error) if format!("{error:#}").contains("failed (exit status: 1): ") => Ok(false),
-            Err(error) => Err(error),
+    /// Runs it to its end, and returns what it printed.
+    pub(crate) fn tracer(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = self.spawn_tracer(arguments)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes())?;
         }
+        printed(child).with_context(|| format!("tracer {arguments:?}"))
     }
+}
 
-    /// Runs the `tracer` under test on the node, as its administrator would.
-    pub(crate) fn tracer_on_node(&self, arguments: &[&str]) -> Result<String> {
-        let tracer = Path::new(env!("CARGO_BIN_EXE_tracer"));
-        let child = self.node.spawn(tracer, |tracer| {
-            tracer
-                .args(arguments)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-        })?;
-        let output = child.wait_with_output()?;
-        ensure!(
-            output.status.success(),
-            "tracer {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// The sum of a metric's series that have all of these labels.
-    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> Result<u64> {
-        self.get("/metrics")?
-            .lines()
-            .filter(|line| line.starts_with(&format!("{name}{{")))
-            .filter(|line| labels.iter().all(|label| line.contains(label)))
-            .map(|line| {
-                let value = line.rsplit_once(' ').context("a metric without a value")?.1;
-                Ok(value.parse::<u64>()?)
-            })
-            .sum()
-    }
-
-    fn get(&self, path: &str) -> Result<String> {
-        let address = (plan::NODE.v4, METRICS_PORT);
-        let mut connection = self.lab.node().enter(|| TcpStream::connect(address))??;
-        connection.set_read_timeout(Some(PATIENCE))?;
-        write!(
-            connection,
-            "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
-        Ok(body.to_owned())
-    }
+/// What a program printed until it ended well.
+pub(crate) fn printed(child: Child) -> Result<String> {
+    let output = child.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -5,17 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::Netns;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cluster::until;
+use crate::cluster::{PATIENCE, until};
 
 const PORT: u16 = 19090;
-const PATIENCE: Duration = Duration::from_mins(1);
 const RULES: &str = include_str!("../../../deploy/prometheus/rules.yaml");
 /// The agent by the node's address, under the job's name that the alerts ask for.
 const CONFIGURATION: &str = "\
@@ -39,7 +37,7 @@ impl<'a> Prometheus<'a> {
         let program: PathBuf = std::env::split_paths(&programs)
             .map(|folder| folder.join("prometheus"))
             .find(|program| program.is_file())
-            .context("there is no prometheus; run `cargo xtask test --only e2e`")?;
+            .context("there is no prometheus; run `cargo xtask e2e`")?;
         let folder = tempfile::tempdir()?;
         let rules: String = RULES
             .lines()
@@ -68,10 +66,24 @@ impl<'a> Prometheus<'a> {
 
     /// Waits until it has scraped the agent.
     pub(crate) fn wait_scraped(&self) -> Result<()> {
-        until(PATIENCE, "Prometheus has scraped the agent", || {
-            let answer = self.get("/api/v1/query?query=up").unwrap_or_default();
-            Ok(answer["data"]["result"][0]["value"][1] == "1")
+        until("Prometheus has scraped the agent", || {
+            // It may not listen yet.
+            Ok(self.value("up").is_ok_and(|up| up == Some(1.0)))
         })
+    }
+
+    /// The first series that a query finds.
+    pub(crate) fn value(&self, query: &str) -> Result<Option<f64>> {
+        let escaped: String = query
+            .bytes()
+            .map(|byte| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+                other => format!("%{other:02X}"),
+            })
+            .collect();
+        let answer = self.get(&format!("/api/v1/query?query={escaped}"))?;
+        let value = &answer["data"]["result"][0]["value"][1];
+        Ok(value.as_str().map(str::parse).transpose()?)
     }
 
     /// The names of the alerts that fire.
