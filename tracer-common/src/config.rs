@@ -59,9 +59,29 @@ pub struct Config {
     pub net_inum: u32,
     /// `dst_entry.dev`.
     pub dst_dev: u32,
+    /// `sk_buff.skb_iif`.
+    pub skb_iif: u32,
+    /// `sk_buff._nfct`.
+    pub skb_nfct: u32,
+    /// `nf_conn.status`.
+    pub ct_status: u32,
+    /// `nf_conn.tuplehash[0].tuple.dst.u3`: where the connection's first packet was sent to.
+    pub ct_address: u32,
+    /// `nf_conn.tuplehash[0].tuple.dst.u`.
+    pub ct_port: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Where the function that runs softirqs begins; 0 where that is not known.
+    pub softirq_start: u64,
+    /// Its length in bytes.
+    pub softirq_size: u64,
+    /// Where the function that asks netfilter begins; 0 where that is not known.
+    pub netfilter_start: u64,
+    /// Its length in bytes.
+    pub netfilter_size: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 80);
+const _: () = assert!(size_of::<Config>() == 136);
 
 impl Config {
     /// Nothing known, nothing wanted.
@@ -86,6 +106,16 @@ impl Config {
         sock_net: ABSENT,
         net_inum: ABSENT,
         dst_dev: ABSENT,
+        skb_iif: ABSENT,
+        skb_nfct: ABSENT,
+        ct_status: ABSENT,
+        ct_address: ABSENT,
+        ct_port: ABSENT,
+        reserved: 0,
+        softirq_start: 0,
+        softirq_size: 0,
+        netfilter_start: 0,
+        netfilter_size: 0,
     };
 }
 

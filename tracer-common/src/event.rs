@@ -8,7 +8,7 @@ use crate::packet::Headers;
 pub const MAGIC: u32 = u32::from_le_bytes(*b"drop");
 
 /// Version of all layouts of this crate; goes up with every change of any of them.
-pub const ABI: u16 = 2;
+pub const ABI: u16 = 3;
 
 /// Bytes of a packet that a record has room for.
 pub const CAPTURE: usize = 128;
@@ -16,6 +16,10 @@ pub const CAPTURE: usize = 128;
 /// Length of an interface name with its NUL.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if.h#L33>
 pub const IFNAME: usize = 16;
+
+/// Length of a command's name with its NUL (`TASK_COMM_LEN`).
+/// <https://github.com/torvalds/linux/blob/v6.18/include/linux/sched.h#L325>
+pub const COMM: usize = 16;
 
 /// Which optional parts of a [`DropEvent`] hold something: bits of [`DropEvent::fields`].
 pub mod field {
@@ -31,6 +35,12 @@ pub mod field {
     pub const REASON: u32 = 1 << 4;
     /// The interface is where the packet was to leave by its route: it was not at any device yet.
     pub const FROM_ROUTE: u32 = 1 << 5;
+    /// `caller`.
+    pub const CALLER: u32 = 1 << 6;
+    /// `original` and `original_port`: the packet was sent to another destination.
+    pub const ORIGINAL: u32 = 1 << 7;
+    /// `pid` and `process`: who sent it from this machine.
+    pub const PROCESS: u32 = 1 << 8;
 }
 
 /// One dropped packet, or, where `count` is above 1, that many of one flow.
@@ -79,6 +89,18 @@ pub struct DropEvent {
     pub headers: Headers,
     /// Interface name, filled up with NUL.
     pub ifname: [u8; IFNAME],
+    /// Where the function goes on that asked netfilter about the packet.
+    pub caller: u64,
+    /// The destination before it was translated (DNAT); IPv4 in the first four bytes.
+    pub original: [u8; 16],
+    /// Its command's name (`comm`), filled up with NUL.
+    pub process: [u8; COMM],
+    /// Process (thread group) that sent it.
+    pub pid: u32,
+    /// Port before it was translated.
+    pub original_port: u16,
+    /// Zero.
+    pub reserved_last: u16,
     /// The packet from its network header on.
     pub packet: [u8; CAPTURE],
 }
@@ -87,5 +109,5 @@ pub struct DropEvent {
 #[expect(clippy::cast_possible_truncation, reason = "asserted below")]
 pub const RECORD: u16 = size_of::<DropEvent>() as u16;
 
-const _: () = assert!(size_of::<DropEvent>() == 256 && align_of::<DropEvent>() == 8);
+const _: () = assert!(size_of::<DropEvent>() == 304 && align_of::<DropEvent>() == 8);
 const _: () = assert!(core::mem::offset_of!(DropEvent, packet).is_multiple_of(8));

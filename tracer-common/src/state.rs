@@ -11,6 +11,9 @@ pub const NOTE_VALID_NS: u64 = 10_000_000;
 /// The reader relies on it: it goes to sleep only after the ring was empty for longer than this.
 pub const WAKE_EVERY_NS: u64 = 5_000_000;
 
+/// A CPU walks the stack at most this often, in nanoseconds: it takes longer than all the rest.
+pub const WALK_EVERY_NS: u64 = 100_000;
+
 /// State of one CPU. The first words are counters, and count packets.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -41,6 +44,8 @@ pub struct CpuState {
     pub note_icmp: u32,
     /// Not 0 while a drop is being worked on.
     pub busy: u32,
+    /// When the stack was walked last, as [`crate::DropEvent::ktime_ns`].
+    pub walked_ns: u64,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 96);
+const _: () = assert!(size_of::<CpuState>() == 104);

@@ -13,6 +13,7 @@ use crate::handover::is_ours;
 use crate::ring;
 use crate::skb::{Access, Captured, Copied, Device, SkBuff};
 use crate::state::{Note, Scratch, This, count, this_cpu};
+use crate::story;
 
 /// A packet was dropped.
 #[inline(always)]
@@ -89,6 +90,7 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
 
     event.ktime_ns = now;
     describe(event, &skb, &packet, device.as_ref());
+    story::tell(ctx, this, scratch, &skb, now);
     match flows::enter(scratch, now) {
         Counted::First => hand_over(this, scratch, &packet, now),
         Counted::Again => count!(this, folded),

@@ -40,6 +40,7 @@ mod handover;
 mod ring;
 mod skb;
 mod state;
+mod story;
 
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};

@@ -22,6 +22,14 @@ const UNSET: u16 = u16::MAX;
 /// <https://github.com/torvalds/linux/blob/v6.18/include/linux/skbuff.h> (`SKB_DST_PTRMASK`)
 const DST_MASK: u64 = !1;
 
+/// `_nfct`'s lowest bits say how the packet belongs to its connection (`NFCT_INFOMASK`); from 3 on it
+/// is a reply (`IP_CT_IS_REPLY`).
+/// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/netfilter/nf_conntrack_common.h>
+const CT_INFO: u64 = 7;
+const CT_REPLY: u64 = 3;
+/// `IPS_DST_NAT`, in the same file.
+const DST_NAT: u32 = 1 << 5;
+
 /// A way to the fields of a struct at an address.
 pub(crate) trait Access {
     /// The field at `offset` of the struct at `address`.
@@ -174,6 +182,34 @@ impl<A: Access> SkBuff<A> {
         // A number to the verifier, because of the flag in it.
         let route = self.field::<u64>(config!(skb_refdst))? & DST_MASK;
         Device::new(Copied::read(route, config!(dst_dev))?)
+    }
+
+    /// Whether it was sent by a socket of this machine, and never received.
+    #[inline(always)]
+    pub(crate) fn is_sent_here(&self) -> bool {
+        self.field(config!(skb_sk)).unwrap_or(0_u64) != 0
+            && self.field(config!(skb_iif)).unwrap_or(1_u32) == 0
+    }
+
+    /// Where the packet was sent to, address and port, if connection tracking had it sent elsewhere.
+    #[inline(always)]
+    pub(crate) fn original(&self) -> Option<([u64; 2], u16)> {
+        let entry: u64 = self.field(config!(skb_nfct))?;
+        let connection = entry & !CT_INFO;
+        if connection == 0 || entry & CT_INFO >= CT_REPLY {
+            return None;
+        }
+        let status: u32 = Copied::read(connection, config!(ct_status))?;
+        if status & DST_NAT == 0 {
+            return None;
+        }
+        let address = config!(ct_address);
+        let words = [
+            Copied::read(connection, address)?,
+            Copied::read(connection, address + 8)?,
+        ];
+        let port: u16 = Copied::read(connection, config!(ct_port))?;
+        Some((words, u16::from_be(port)))
     }
 
     /// Network namespace of the socket that sent the packet, or is to get it.

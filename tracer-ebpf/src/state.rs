@@ -30,7 +30,12 @@ pub(crate) struct Scratch {
     pub(crate) key: FlowKey,
     /// What is kept of that.
     pub(crate) value: FlowValue,
+    /// Return addresses on the stack, innermost first.
+    pub(crate) frames: [u64; FRAMES],
 }
+
+/// Return addresses there is room for.
+pub(crate) const FRAMES: usize = 48;
 
 /// State of the CPU the program runs on.
 #[inline(always)]

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tracer_policy::model::{Labels, Pod, Protocol};
 use tracer_policy::{Cluster, Owner};
 
-use crate::decode::Flow;
-use crate::record::{Peer, PeerKind, ServiceInfo};
+use crate::decode::{Flow, Story};
+use crate::record::{Endpoint, Peer, PeerKind, ProcessInfo, ServiceInfo};
 
 /// The ranges that pods get their addresses from, as far as Nodes tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +72,8 @@ fn is_nobodys(ip: IpAddr) -> bool {
 pub struct Ends<'a> {
     /// The packet's own header.
     pub flow: &'a Flow,
+    /// What is known of its way.
+    pub story: &'a Story,
     /// When it was dropped.
     pub time: Timestamp,
     /// Who sent it.
@@ -86,7 +88,13 @@ pub struct Ends<'a> {
 
 impl<'a> Ends<'a> {
     /// Looks both ends up as they were at `time`.
-    pub fn of(flow: &'a Flow, time: Timestamp, cluster: &'a Cluster, ranges: &PodRanges) -> Self {
+    pub fn of(
+        flow: &'a Flow,
+        story: &'a Story,
+        time: Timestamp,
+        cluster: &'a Cluster,
+        ranges: &PodRanges,
+    ) -> Self {
         let end = |ip| match cluster.owner_at(ip, time) {
             Some(owner) => (owner, Known::of(owner, ip, ranges)),
             None => (Owner::External, Known::Unheld),
@@ -95,6 +103,7 @@ impl<'a> Ends<'a> {
         let (destination, destination_known) = end(flow.destination);
         Self {
             flow,
+            story,
             time,
             source,
             source_known,
@@ -137,8 +146,25 @@ impl<'a> Ends<'a> {
                 .destination_port
                 .and_then(|port| service(flow.destination, port, flow.protocol, cluster));
         }
+        if let Some(original) = self.story.original {
+            // Connection tracking knows what the packet does not any more.
+            destination.service = service(original.ip(), original.port(), flow.protocol, cluster);
+        }
+        tell(self.story, &mut source, &mut destination);
         (source, destination)
     }
+}
+
+/// Puts a packet's story with its ends.
+pub fn tell(story: &Story, source: &mut Peer, destination: &mut Peer) {
+    source.process = story.process.as_ref().map(|process| ProcessInfo {
+        pid: process.pid,
+        name: process.name.clone(),
+    });
+    destination.original = story.original.map(|original| Endpoint {
+        ip: original.ip(),
+        port: original.port(),
+    });
 }
 
 fn service(ip: IpAddr, port: u16, protocol: Protocol, cluster: &Cluster) -> Option<ServiceInfo> {
@@ -170,6 +196,8 @@ pub fn stranger(ip: IpAddr, port: Option<u16>, kind: PeerKind) -> Peer {
         node: None,
         labels: Labels::new(),
         service: None,
+        original: None,
+        process: None,
     }
 }
 

@@ -201,6 +201,30 @@ pub struct Peer {
     /// The Service the packet was sent to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceInfo>,
+    /// Where the packet was sent to, if it was sent on to this one (DNAT).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Endpoint>,
+    /// The process of this machine that sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessInfo>,
+}
+
+/// An address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Address.
+    pub ip: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Process id, in the machine's own numbering.
+    pub pid: u32,
+    /// The command's name, 15 bytes of it at most.
+    pub name: String,
 }
 
 /// What an address belongs to.
@@ -253,7 +277,7 @@ pub struct DropInfo {
     /// What the sender was told (`icmp port-unreachable`, `tcp reset`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
-    /// The hook (`tc egress`, `netfilter`, ...).
+    /// The hook (`tc egress`, `FORWARD`, `bridge INPUT`, ...).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
     /// `symbol+0xoffset`.

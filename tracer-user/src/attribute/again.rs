@@ -1,7 +1,11 @@
+use std::net::SocketAddr;
+
 use tracer_policy::model::Protocol;
 
 use super::Attributor;
-use crate::decode::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
+use crate::decode::{
+    Action, Chain, DropReason, Flow, Hook, Icmp, Location, Process, RawDrop, Story, TcpFlags,
+};
 use crate::record::{Drop, DropAction};
 
 impl Attributor {
@@ -81,6 +85,21 @@ fn raw(drop: &Drop) -> RawDrop {
         length: 0,
         flow: flow(),
         packet: bytes::Bytes::new(),
+        story: story(drop),
+    }
+}
+
+/// The packet's way, as the record has it.
+fn story(drop: &Drop) -> Story {
+    let process = drop.source.as_ref().and_then(|peer| peer.process.as_ref());
+    let original = drop.destination.as_ref().and_then(|peer| peer.original);
+    Story {
+        chain: drop.drop.hook.as_deref().and_then(Chain::from_name),
+        original: original.map(|original| SocketAddr::new(original.ip, original.port)),
+        process: process.map(|process| Process {
+            pid: process.pid,
+            name: process.name.clone(),
+        }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracer_policy::model::Protocol;
 
 use super::*;
-use crate::decode::{DropReason, Location, TcpFlags};
+use crate::decode::{DropReason, Location, Story, TcpFlags};
 
 const NODE_A: &str = "10.42.1.1";
 const NODE_B: &str = "10.42.2.1";
@@ -68,6 +68,7 @@ fn raw((from, from_port): (&str, u16), (to, to_port): (&str, u16), flags: u8) ->
             icmp: None,
         }),
         packet: bytes::Bytes::new(),
+        story: Story::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use tracer_policy::model::{Handler, Probe, ProbeKind};
 use crate::classify::{self, Classified};
 use crate::correlate::Correlator;
 use crate::decode::{Action, Flow, Hook, Icmp, RawDrop};
-use crate::enrich::{Ends, PodRanges, stranger};
+use crate::enrich::{Ends, PodRanges, stranger, tell};
 use crate::explain::explain;
 use crate::record::{
     Class, Drop, DropAction, DropInfo, IcmpHeader, Peer, PeerKind, PolicyVerdict, ProbeInfo,
@@ -64,7 +64,7 @@ impl Attributor {
     pub fn knows(&self, raw: &RawDrop, time: Timestamp) -> bool {
         match (&raw.flow, self.cluster.as_deref()) {
             (Some(flow), Some(cluster)) => {
-                !Ends::of(flow, time, cluster, &self.ranges).has_unheld()
+                !Ends::of(flow, &raw.story, time, cluster, &self.ranges).has_unheld()
             }
             _ => true,
         }
@@ -81,7 +81,7 @@ impl Attributor {
         if !self.known {
             return drop;
         }
-        let ends = Ends::of(flow, time, cluster, &self.ranges);
+        let ends = Ends::of(flow, &raw.story, time, cluster, &self.ranges);
         let (source, destination) = ends.peers(cluster);
         drop.source = Some(source);
         drop.destination = Some(destination);
@@ -129,14 +129,22 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
         Some(Action::RejectIcmp(icmp)) => (Some(DropAction::Reject), Some(icmp_name(icmp, flow))),
         Some(Action::RejectTcpReset) => (Some(DropAction::Reject), Some("tcp reset".to_owned())),
     };
+    let ends = flow.map(|flow| {
+        let mut source = unknown(flow.source, flow.source_port);
+        let mut destination = unknown(flow.destination, flow.destination_port);
+        tell(&raw.story, &mut source, &mut destination);
+        (source, destination)
+    });
+    let (source, destination) = ends.unzip();
+    let chain = raw.story.chain.map(|chain| chain.to_string());
     Drop {
         time,
         node,
         count: raw.count,
         direction: None,
         class: None,
-        source: flow.map(|flow| unknown(flow.source, flow.source_port)),
-        destination: flow.map(|flow| unknown(flow.destination, flow.destination_port)),
+        source,
+        destination,
         protocol: flow.map(|flow| flow.protocol.to_string()),
         tcp_flags: flow
             .and_then(|flow| flow.tcp_flags)
@@ -149,7 +157,7 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
             reason: raw.reason.name.clone(),
             action,
             reply,
-            hook: hook.map(str::to_owned),
+            hook: chain.or_else(|| hook.map(str::to_owned)),
             location: raw.location.symbol.clone(),
             datapath: datapath.map(str::to_owned),
             interface: raw.interface.as_ref().map(|(_, name)| name.clone()),

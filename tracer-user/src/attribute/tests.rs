@@ -3,7 +3,7 @@ use std::path::Path;
 use tracer_policy::model::Protocol;
 
 use super::*;
-use crate::decode::{DropReason, Location, TcpFlags};
+use crate::decode::{DropReason, Location, Story, TcpFlags};
 use crate::record::{Class, Direction, Grade, PolicyVerdict};
 
 fn attributor() -> Attributor {
@@ -56,6 +56,7 @@ fn raw(flow: Flow, hook: Hook) -> RawDrop {
         length: 60,
         flow: Some(flow),
         packet: bytes::Bytes::new(),
+        story: Story::default(),
     }
 }
 

@@ -8,7 +8,9 @@ use tracer_common::{ABI, CAPTURE, DropEvent, Headers, MAGIC, field, has};
 use tracer_policy::model::Protocol;
 use zerocopy::FromBytes;
 
-use super::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
+use super::{
+    Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, story,
+};
 
 /// Why a record is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +83,7 @@ impl Decoder {
                 .then(|| flow(&event.headers))
                 .transpose()?,
             packet: Bytes::copy_from_slice(&event.packet[..usize::from(event.captured)]),
+            story: self.story(&event, hook),
         })
     }
 
@@ -99,6 +102,16 @@ impl Decoder {
                 .clone()
         };
         DropReason { number, name }
+    }
+
+    fn story(&mut self, event: &DropEvent, hook: Option<Hook>) -> Story {
+        let asked = hook == Some(Hook::Netfilter) && event.fields & field::CALLER != 0;
+        let caller = asked.then(|| self.symbol(event.caller)).flatten();
+        Story {
+            chain: caller.as_deref().and_then(Chain::of_caller),
+            original: story::original(event),
+            process: story::process(event),
+        }
     }
 
     fn symbol(&mut self, address: u64) -> Option<String> {

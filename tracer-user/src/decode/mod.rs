@@ -2,6 +2,8 @@
 
 mod decoder;
 mod raw;
+mod story;
 
 pub use decoder::{DecodeError, Decoder, Resolve};
 pub use raw::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
+pub use story::{Chain, Point, Process, Story};

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tracer_policy::model::Protocol;
 
+use super::Story;
+
 /// One dropped packet as the kernel reported it. What the kernel could not tell is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawDrop {
@@ -32,6 +34,8 @@ pub struct RawDrop {
     pub flow: Option<Flow>,
     /// The packet's first bytes from the network header on, 128 at most.
     pub packet: Bytes,
+    /// What is known of its way.
+    pub story: Story,
 }
 
 /// A drop reason.

@@ -235,6 +235,18 @@ impl<'base> Btf<'base> {
     /// looked for in anonymous members too. `None` where there is no such field, or it is not `size`
     /// bytes, aligned to its size: it would not be what the reader takes it for.
     pub fn offset(&self, path: &[&str], size: u32) -> Option<u32> {
+        let (offset, id) = self.locate(path)?;
+        let aligned = offset.is_multiple_of(size.min(8));
+        (self.size_of(id, DEPTH)? == size && aligned).then_some(offset)
+    }
+
+    /// [`Btf::offset`] of a struct in a struct, of whatever size.
+    pub fn offset_of(&self, path: &[&str]) -> Option<u32> {
+        self.locate(path).map(|(offset, _)| offset)
+    }
+
+    /// Offset in bytes, and type.
+    fn locate(&self, path: &[&str]) -> Option<(u32, u32)> {
         let (root, members) = path.split_first()?;
         let (mut id, _) = self.find([STRUCT, STRUCT], root)?;
         let mut offset = 0;
@@ -246,8 +258,7 @@ impl<'base> Btf<'base> {
             offset += bits / 8;
             id = member_id;
         }
-        let aligned = offset.is_multiple_of(size.min(8));
-        (self.size_of(id, DEPTH)? == size && aligned).then_some(offset)
+        Some((offset, id))
     }
 
     /// Offset in bits, and type, of a member.

@@ -36,8 +36,32 @@ pub(super) fn layout(btf: &Btf<'_>) -> Result<Config, BtfError> {
         sock_net: optional(&["sock", "__sk_common", "skc_net", "net"], 8),
         net_inum: optional(&["net", "ns", "inum"], 4),
         dst_dev: optional(&["dst_entry", "dev"], 8),
+        skb_iif: optional(&["sk_buff", "skb_iif"], 4),
+        skb_nfct: optional(&["sk_buff", "_nfct"], 8),
         ..Config::EMPTY
     })
+}
+
+/// Adds where connection tracking keeps what a packet's destination was. `conntrack`: the types of the
+/// module, or of the kernel where that is built in.
+pub(super) fn add_conntrack(config: &mut Config, conntrack: &Btf<'_>) {
+    // `tuplehash` has two elements; the first is the original direction's.
+    let hash = conntrack.struct_size("nf_conntrack_tuple_hash");
+    let inside = |path: &[&str], size| conntrack.offset(path, size);
+    let found = || {
+        let status = inside(&["nf_conn", "status"], 8)?;
+        let tuples = inside(&["nf_conn", "tuplehash"], hash? * 2)?;
+        let tuple = conntrack.offset_of(&["nf_conntrack_tuple_hash", "tuple"])?;
+        // Sixteen bytes aligned to four.
+        let address = conntrack.offset_of(&["nf_conntrack_tuple", "dst", "u3"])?;
+        let port = inside(&["nf_conntrack_tuple", "dst", "u"], 2)?;
+        Some((status, tuples + tuple + address, tuples + tuple + port))
+    };
+    if let Some((status, address, port)) = found() {
+        config.ct_status = status;
+        config.ct_address = address;
+        config.ct_port = port;
+    }
 }
 
 /// Whether `kfree_skb` hands over the reason, its third argument (since 5.17).

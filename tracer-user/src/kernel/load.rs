@@ -8,7 +8,7 @@ use aya::maps::{MapData, RingBuf};
 use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use tracer_common::{Config, feature};
+use tracer_common::{ABSENT, Config, feature};
 use tracing::level_filters::LevelFilter;
 use zerocopy::IntoBytes;
 
@@ -17,12 +17,12 @@ use super::btf::{Btf, BtfError};
 use super::error::{Error, boxed};
 use super::flows::Flows;
 use super::kept::{Kept, keep};
-use super::layout::layout;
+use super::layout::{add_conntrack, layout};
 use super::meter::{self, Meter};
 use super::parts::{Log, Maps, Parts};
 use super::pin::{Home, Marks, Pin, Settled, fingerprint, wait_for_older};
 use super::reasons::{ReasonNames, Reasons, Selection};
-use super::symbols::LiveSymbols;
+use super::symbols::{LiveSymbols, functions};
 use super::sys::give_back_memory;
 use crate::decode::{Decoder, Resolve};
 
@@ -120,7 +120,12 @@ impl Capture {
         let names = reason_names(&btf);
         let config = configure(&btf, options)?;
         let selection = names.select(&options.reasons)?;
+        let [softirq, netfilter] = functions([&SOFTIRQS, &NETFILTER]);
         let config = Config {
+            softirq_start: softirq.start,
+            softirq_size: softirq.size,
+            netfilter_start: netfilter.start,
+            netfilter_size: netfilter.size,
             features: config.features
                 | all_reasons(selection.all || config.features & feature::REASON == 0),
             ..config
@@ -319,12 +324,27 @@ pub(super) fn reason_names(btf: &Btf<'_>) -> ReasonNames {
 }
 
 fn configure(btf: &Btf<'_>, options: &Options) -> Result<Config, BtfError> {
-    Ok(Config {
+    let mut config = Config {
         // Half full: the reader has as much time again to come.
         wake_bytes: ring_size(options.ring_bytes) / 2,
         ..layout(btf)?
-    })
+    };
+    add_conntrack(&mut config, btf);
+    if config.ct_status == ABSENT
+        && let Some(folder) = Path::new(KERNEL_BTF).parent()
+        && let Ok(data) = std::fs::read(folder.join("nf_conntrack"))
+        && let Ok(module) = Btf::parse_module(data, btf)
+    {
+        add_conntrack(&mut config, &module);
+    }
+    Ok(config)
 }
+
+/// What runs softirqs, since 6.11 and before.
+const SOFTIRQS: [&str; 2] = ["handle_softirqs", "__do_softirq"];
+/// What asks netfilter about a packet, and about a list of them, in which the former may be inlined.
+/// <https://github.com/torvalds/linux/blob/v6.18/net/netfilter/core.c>
+const NETFILTER: [&str; 2] = ["nf_hook_slow", "nf_hook_slow_list"];
 
 const fn all_reasons(all: bool) -> u32 {
     if all { feature::ALL_REASONS } else { 0 }

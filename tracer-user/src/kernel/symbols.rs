@@ -97,6 +97,55 @@ pub(super) struct LiveSymbols {
     symbols: Symbols,
 }
 
+/// A piece of the kernel's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    /// Address of its first byte; 0 for none.
+    pub(super) start: u64,
+    /// Bytes.
+    pub(super) size: u64,
+}
+
+/// For each set of names, the first function of these and those of them right behind it. Reads no further
+/// than it must.
+pub(super) fn functions<const N: usize>(sets: [&[&str]; N]) -> [Range; N] {
+    match File::open(KALLSYMS) {
+        Ok(file) => find(BufReader::new(file), sets),
+        Err(_) => [Range::default(); N],
+    }
+}
+
+fn find<const N: usize>(text: impl BufRead, sets: [&[&str]; N]) -> [Range; N] {
+    let mut found = [Range::default(); N];
+    for line in text.lines().map_while(Result::ok) {
+        let mut words = line.split_ascii_whitespace();
+        let address = words
+            .next()
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        let (Some(address), Some(name)) = (address, words.nth(1)) else {
+            continue;
+        };
+        // The padding before a function, where there is any, goes with it.
+        let name = name.strip_prefix("__pfx_").unwrap_or(name);
+        for (range, names) in found.iter_mut().zip(sets) {
+            // The kernel lists its own by address.
+            if range.size == 0 && names.contains(&name) {
+                range.start = if range.start == 0 {
+                    address
+                } else {
+                    range.start
+                };
+            } else if range.size == 0 && range.start != 0 {
+                range.size = address.saturating_sub(range.start);
+            }
+        }
+        if found.iter().all(|range| range.size != 0) {
+            break;
+        }
+    }
+    found
+}
+
 impl LiveSymbols {
     /// Reads the list; empty where it cannot be read.
     pub(super) fn read() -> Self {
@@ -186,6 +235,18 @@ ffffffffc0401000 t nft_do_chain\t[nf_tables]
         let symbols = Symbols::parse(list.as_bytes()).unwrap();
         assert!(symbols.is_empty());
         assert_eq!(symbols.name(0x7d), None);
+    }
+
+    #[test]
+    fn a_function_ends_where_the_next_begins() {
+        let find = |names: &[&str]| find(LIST.as_bytes(), [names])[0];
+        let range = |start, size| Range { start, size };
+        assert_eq!(
+            find(&["nf_hook_slow", "nf_hook_slow_list"]),
+            range(0xffff_ffff_81aa_1000, 0x100)
+        );
+        assert_eq!(find(&["other"]), Range::default());
+        assert_eq!(find(&["fixed_percpu_data"]), Range::default());
     }
 
     #[test]

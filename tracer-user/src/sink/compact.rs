@@ -66,9 +66,9 @@ impl<W: Write + Send> Sink for Compact<W> {
                 (_, None) => " DROP ",
             },
         );
-        line.push(text::NAME, &text::peer(drop.source.as_ref()));
+        line.push(text::NAME, &text::source(drop.source.as_ref()));
         line.plain(" → ");
-        line.push(text::NAME, &text::peer_with_port(drop.destination.as_ref()));
+        line.push(text::NAME, &text::destination(drop.destination.as_ref()));
         line.plain(&format!(" {}", text::protocol(drop)));
         if drop.count > 1 {
             line.plain(&format!(" ×{}", drop.count));

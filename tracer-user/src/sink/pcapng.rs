@@ -135,7 +135,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::decode::{DropReason, Location};
+    use crate::decode::{DropReason, Location, Story};
 
     /// Splits a file into blocks, checking both lengths of each.
     fn blocks(mut file: &[u8]) -> Vec<(u32, &[u8])> {
@@ -173,6 +173,7 @@ mod tests {
             length: 1500,
             flow: None,
             packet: Bytes::from_static(&[0x45, 1, 2, 3, 4]),
+            story: Story::default(),
         };
         let mut file = Vec::new();
         let mut sink = Pcapng::new(&mut file).unwrap();

@@ -62,6 +62,29 @@ fn compact_names_a_disagreement_and_a_reject() {
 }
 
 #[test]
+fn compact_names_the_process_and_the_service_it_was_sent_by() {
+    let mut drop = probe();
+    drop.source.as_mut().unwrap().process = Some(crate::record::ProcessInfo {
+        pid: 812,
+        name: "kubelet".to_owned(),
+    });
+    let end = drop.destination.as_mut().unwrap();
+    end.original = Some(crate::record::Endpoint {
+        ip: "10.43.0.9".parse().unwrap(),
+        port: 443,
+    });
+    let ends = "node-a(10.42.1.1) [kubelet] → vault/vault-0:8200 (by 10.43.0.9:443) TCP";
+    assert!(compact(&drop, 200).contains(ends));
+    drop.destination.as_mut().unwrap().service = Some(crate::record::ServiceInfo {
+        namespace: "vault".to_owned(),
+        name: "active".to_owned(),
+        ip: "10.43.0.9".parse().unwrap(),
+        port: 443,
+    });
+    assert!(compact(&drop, 200).contains("vault/vault-0:8200 (by vault/active:443) TCP"));
+}
+
+#[test]
 fn wide_has_a_header_once() {
     let text = written(
         |out, drop| {

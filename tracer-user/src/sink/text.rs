@@ -1,7 +1,7 @@
 //! Words shared by the outputs for people.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anstyle::{AnsiColor, Style};
 
@@ -47,6 +47,36 @@ pub(super) fn peer_with_port(end: Option<&Peer>) -> String {
         }
         let _ = write!(text, ":{port}");
     }
+    text
+}
+
+/// Who sent: as [`peer`], with the process where it was one of this machine.
+pub(super) fn source(end: Option<&Peer>) -> String {
+    let mut text = peer(end);
+    if let Some(process) = end.and_then(|end| end.process.as_ref()) {
+        let _ = write!(text, " [{}]", process.name);
+    }
+    text
+}
+
+/// To whom: as [`peer_with_port`], with the Service or the address that led there.
+pub(super) fn destination(end: Option<&Peer>) -> String {
+    let mut text = peer_with_port(end);
+    let Some(original) = end.and_then(|end| end.original) else {
+        return text;
+    };
+    let _ = match end.and_then(|end| end.service.as_ref()) {
+        Some(service) => write!(
+            text,
+            " (by {}/{}:{})",
+            service.namespace, service.name, original.port
+        ),
+        None => write!(
+            text,
+            " (by {})",
+            SocketAddr::new(original.ip, original.port)
+        ),
+    };
     text
 }
 

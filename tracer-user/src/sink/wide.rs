@@ -58,7 +58,7 @@ impl<W: Write + Send> Sink for Wide<W> {
             &drop.count.to_string(),
             &or_dash(drop.direction.map(crate::record::Direction::as_str)),
             &text::peer_with_port(drop.source.as_ref()),
-            &text::peer_with_port(drop.destination.as_ref()),
+            &text::destination(drop.destination.as_ref()),
             &text::protocol(drop),
             &or_dash(drop.class.map(crate::record::Class::as_str)),
             &drop.drop.reason,

@@ -14,7 +14,9 @@ use lab::{BROKEN_POLICY, Family, Lab, Netns, Policies, Wiring};
 use serde_json::{Value, json};
 use tracer_policy::model::Protocol;
 
-use crate::expect::{Event, Port, alone, coredns, external, node, same, service, vault_0};
+use crate::expect::{
+    Event, Port, alone, by_service, coredns, external, node, same, sent_here, service, vault_0,
+};
 use crate::watch::{self, Watch};
 
 /// Below the first retransmission of a SYN.
@@ -163,7 +165,7 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             to: to_vault,
             event: event(
                 Protocol::Tcp,
-                node("node-1", kubelet, Port::sender(Protocol::Tcp)),
+                sent_here(node("node-1", kubelet, Port::sender(Protocol::Tcp))),
                 vault_0(pod, Port::Number(PORT)),
                 &to_pod,
                 Denied {
@@ -335,9 +337,10 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
     let own_node = NODE.of(family);
     let dns = lab.pod("coredns").addresses().of(family);
     let told = family == Family::V4 && watch::has_icmp_send();
-    let drop = |interface: &str| {
+    let drop = |hook: &str, interface: &str| {
         let mut drop = json!({
             "reason": "NETFILTER_DROP",
+            "hook": hook,
             "datapath": "netfilter",
             "interface": interface,
         });
@@ -354,20 +357,24 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             otherwise
         }
     };
-    let event =
-        |protocol, source, destination, interface: &str, denied: Denied, symptom: &str| Event {
-            count: 0,
-            direction: denied.direction,
-            class: denied.class,
-            source,
-            destination,
-            protocol,
-            drop: drop(interface),
-            got: denied.got,
-            grade: "proven",
-            symptom: symptom.to_owned(),
-            hint: denied.hint,
-        };
+    let event = |protocol,
+                 source,
+                 destination,
+                 (hook, interface): (&str, &str),
+                 denied: Denied,
+                 symptom: &str| Event {
+        count: 0,
+        direction: denied.direction,
+        class: denied.class,
+        source,
+        destination,
+        protocol,
+        drop: drop(hook, interface),
+        got: denied.got,
+        grade: "proven",
+        symptom: symptom.to_owned(),
+        hint: denied.hint,
+    };
     let from_vault = |protocol| vault_0(pod, Port::sender(protocol));
     vec![
         Case {
@@ -378,7 +385,7 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                 Protocol::Tcp,
                 external(remote, Port::sender(Protocol::Tcp)),
                 vault_0(pod, Port::Number(PORT)),
-                "eth0",
+                ("FORWARD", "eth0"),
                 Denied {
                     direction: "ingress",
                     class: "external",
@@ -396,7 +403,7 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                 Protocol::Tcp,
                 coredns(dns, Port::sender(Protocol::Tcp)),
                 vault_0(pod, Port::Number(PORT)),
-                vault.host_interface(),
+                ("FORWARD", vault.host_interface()),
                 Denied {
                     direction: "ingress",
                     class: "pod-to-pod",
@@ -413,8 +420,13 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             event: event(
                 Protocol::Tcp,
                 from_vault(Protocol::Tcp),
-                node("master", master, Port::Number(6443)),
-                "cni0",
+                by_service(
+                    node("master", master, Port::Number(6443)),
+                    "default",
+                    "kubernetes",
+                    kubernetes_service(family),
+                ),
+                ("FORWARD", "cni0"),
                 Denied {
                     direction: "egress",
                     class: "apiserver-egress",
@@ -434,8 +446,13 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             event: event(
                 Protocol::Udp,
                 from_vault(Protocol::Udp),
-                coredns(dns, Port::Number(53)),
-                lab.pod("coredns").host_interface(),
+                by_service(
+                    coredns(dns, Port::Number(53)),
+                    "kube-system",
+                    "kube-dns",
+                    dns_service(family),
+                ),
+                ("FORWARD", lab.pod("coredns").host_interface()),
                 Denied {
                     direction: "egress",
                     class: "dns",
@@ -457,7 +474,7 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                 Protocol::Udp,
                 from_vault(Protocol::Udp),
                 node("node-1", own_node, Port::Number(9100)),
-                "cni0",
+                ("INPUT", "cni0"),
                 Denied {
                     direction: "egress",
                     class: "pod-to-node",

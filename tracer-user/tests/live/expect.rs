@@ -1,7 +1,7 @@
 //! Whole events as they have to be, on the lab's cluster with the incident's policy in force.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
@@ -128,6 +128,21 @@ pub fn coredns(ip: IpAddr, port: Port) -> Value {
 /// A node's own address.
 pub fn node(name: &str, ip: IpAddr, port: Port) -> Value {
     end(json!({"ip": ip, "port": port.json(), "kind": "node", "node": name}))
+}
+
+/// The end that a process of this machine sends from: the test itself, by the thread that enters the node's
+/// namespace.
+pub fn sent_here(mut end: Value) -> Value {
+    end["process"] = json!({"pid": std::process::id(), "name": "node-1"});
+    end
+}
+
+/// The end that a packet was sent on to, by its Service.
+pub fn by_service(mut end: Value, namespace: &str, name: &str, to: SocketAddr) -> Value {
+    let (ip, port) = (to.ip(), to.port());
+    end["service"] = json!({"namespace": namespace, "name": name, "ip": ip, "port": port});
+    end["original"] = json!({"ip": ip, "port": port});
+    end
 }
 
 /// A host outside the cluster.

@@ -11,7 +11,7 @@ use lab::{Family, Lab, Netns, Wiring, traffic};
 use serde_json::json;
 use tracer_policy::model::Protocol;
 
-use crate::expect::{Event, Port, alone, external, node, on, same, vault_0};
+use crate::expect::{Event, Port, alone, external, node, on, same, sent_here, vault_0};
 use crate::watch::{self, Watch};
 
 /// Below the first retransmission of a SYN.
@@ -187,7 +187,7 @@ impl<'a> Way<'a> {
                     } else {
                         "node-to-pod"
                     },
-                    node("node-1", source, client),
+                    sent_here(node("node-1", source, client)),
                     vault_0(to, server),
                     "cni0",
                     by_selector(source),
@@ -203,6 +203,11 @@ impl<'a> Way<'a> {
         let told = told(case);
         let mut drop = json!({
             "reason": "NETFILTER_DROP",
+            "hook": match case.hook {
+                Hook::Forward => "FORWARD",
+                Hook::Input => "INPUT",
+                Hook::Output => "OUTPUT",
+            },
             "datapath": "netfilter",
             "interface": interface,
         });

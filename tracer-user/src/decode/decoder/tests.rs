@@ -1,13 +1,14 @@
 //! Records as bytes, written out as the kernel program writes them.
 
+use super::super::Process;
 use super::*;
 
 /// A record of a SYN from 10.42.1.7:40000 to 192.168.1.100:6443 that tc dropped on `vethA`.
 fn record() -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(b"drop");
-    bytes.extend(2u16.to_le_bytes());
-    bytes.extend(256u16.to_le_bytes());
+    bytes.extend(ABI.to_le_bytes());
+    bytes.extend(304u16.to_le_bytes());
     bytes.extend(123_456_789u64.to_le_bytes()); // ktime
     bytes.extend(1u64.to_le_bytes()); // count
     bytes.extend(0xffff_ffff_81aa_107du64.to_le_bytes()); // location
@@ -26,8 +27,14 @@ fn record() -> Vec<u8> {
     bytes.extend(6443u16.to_le_bytes());
     bytes.extend([4, 6, 0x02, 0, 0, 0b11, 0, 0]);
     bytes.extend(b"vethA\0\0\0\0\0\0\0\0\0\0\0");
+    bytes.extend(0xffff_ffff_81aa_2000u64.to_le_bytes()); // caller
+    bytes.extend([10, 43, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]); // original destination
+    bytes.extend(b"kubelet\0\0\0\0\0\0\0\0\0");
+    bytes.extend(4711u32.to_le_bytes()); // pid
+    bytes.extend(443u16.to_le_bytes()); // original port
+    bytes.extend([0; 2]);
     bytes.extend([0x45, 0x00, 0x00]);
-    bytes.resize(256, 0);
+    bytes.resize(304, 0);
     bytes
 }
 
@@ -48,7 +55,12 @@ impl Resolve for Names {
     }
 
     fn symbol(&mut self, address: u64) -> Option<String> {
-        (address == 0xffff_ffff_81aa_107d).then(|| "nf_hook_slow+0x7d".to_owned())
+        let name = match address {
+            0xffff_ffff_81aa_107d => "nf_hook_slow+0x7d",
+            0xffff_ffff_81aa_2000 => "ip_forward+0x20",
+            _ => return None,
+        };
+        Some(name.to_owned())
     }
 }
 
@@ -88,6 +100,7 @@ fn a_whole_record() {
                 icmp: None,
             }),
             packet: Bytes::from_static(&[0x45, 0, 0]),
+            story: Story::default(),
         }
     );
 }
@@ -100,14 +113,14 @@ fn every_truncation_is_an_error() {
             decode(&whole[..length]),
             Err(DecodeError::Size {
                 got: length,
-                wanted: 256
+                wanted: 304
             })
         );
     }
     let longer = [&whole[..], &[0]].concat();
     assert!(matches!(
         decode(&longer),
-        Err(DecodeError::Size { got: 257, .. })
+        Err(DecodeError::Size { got: 305, .. })
     ));
 }
 
@@ -199,4 +212,26 @@ fn ipv6_icmp() {
     assert_eq!((flow.source_port, flow.destination_port), (None, None));
     assert_eq!(flow.tcp_flags, None);
     assert_eq!(flow.icmp, Some(Icmp { kind: 135, code: 0 }));
+}
+
+#[test]
+fn its_story_is_told_as_far_as_it_is_known() {
+    let mut record = record();
+    record[REASON..REASON + 4].copy_from_slice(&12u32.to_le_bytes());
+    assert_eq!(decode(&record).unwrap().story, Story::default());
+    record[FIELDS..FIELDS + 4].copy_from_slice(&0b1_1101_0111u32.to_le_bytes());
+    assert_eq!(
+        decode(&record).unwrap().story,
+        Story {
+            chain: Chain::from_name("FORWARD"),
+            original: Some("10.43.0.1:443".parse().unwrap()),
+            process: Some(Process {
+                pid: 4711,
+                name: "kubelet".to_owned(),
+            }),
+        }
+    );
+    // Who asked is of no matter where it was not netfilter that was asked.
+    record[REASON..REASON + 4].copy_from_slice(&0x49u32.to_le_bytes());
+    assert_eq!(decode(&record).unwrap().story.chain, None);
 }

@@ -1,0 +1,122 @@
+//! What is told of a flow's first packet beside what is in it: who asked netfilter about it, where it was
+//! sent to before it was translated, who sent it.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_stack};
+use tracer_common::{COMM, WALK_EVERY_NS, field};
+
+use crate::config::config;
+use crate::skb::{Access, SkBuff};
+use crate::state::{FRAMES, Scratch, This};
+
+/// Frames from ours to who asked netfilter: our program and the kernel's way to it are five or six, a
+/// chain of `nf_tables`' nat type another four.
+const NEAR: usize = 20;
+
+/// Adds it to the event in the scratch.
+#[inline(always)]
+pub(crate) fn tell<A: Access>(
+    ctx: &impl EbpfContext,
+    this: This,
+    scratch: *mut Scratch,
+    skb: &SkBuff<A>,
+    now: u64,
+) {
+    // SAFETY: the scratch is a live map value of this CPU.
+    let event = unsafe { &mut (*scratch).event };
+    event.caller = 0;
+    event.pid = 0;
+    event.original_port = 0;
+    event.reserved_last = 0;
+    let (original, port) = match skb.original() {
+        Some(original) => {
+            event.fields |= field::ORIGINAL;
+            original
+        }
+        None => ([0; 2], 0),
+    };
+    event.original_port = port;
+    put(&mut event.original, original);
+    put(&mut event.process, [0; 2]);
+
+    let deep = skb.is_sent_here();
+    let Some(frames) = walk(ctx, this, scratch, deep, now) else {
+        return;
+    };
+    // SAFETY: as above; frames and event are parts that do not overlap.
+    let found = unsafe { asker(&(*scratch).frames, frames) };
+    if let Some(asker) = found {
+        event.caller = asker;
+        event.fields |= field::CALLER;
+    }
+    // SAFETY: as above.
+    if deep && unsafe { is_process(&(*scratch).frames, frames) } {
+        event.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        // SAFETY: the helper writes so many bytes there at most.
+        let named = unsafe { bpf_get_current_comm(event.process.as_mut_ptr().cast(), COMM as u32) };
+        if named == 0 {
+            event.fields |= field::PROCESS;
+        }
+    }
+}
+
+/// As words: bytes would be copied one by one.
+#[inline(always)]
+fn put(to: &mut [u8; 16], words: [u64; 2]) {
+    to[..8].copy_from_slice(&words[0].to_ne_bytes());
+    to[8..].copy_from_slice(&words[1].to_ne_bytes());
+}
+
+/// Walks the stack, not too often; how many frames there are.
+#[inline(always)]
+fn walk(
+    ctx: &impl EbpfContext,
+    this: This,
+    scratch: *mut Scratch,
+    deep: bool,
+    now: u64,
+) -> Option<usize> {
+    // SAFETY: live map values of this CPU; the helper writes `size` bytes at most.
+    let bytes = unsafe {
+        if now.wrapping_sub((*this.0).walked_ns) < WALK_EVERY_NS {
+            return None;
+        }
+        (*this.0).walked_ns = now;
+        let size = if deep { FRAMES * 8 } else { NEAR * 8 };
+        let frames = (&raw mut (*scratch).frames).cast();
+        bpf_get_stack(ctx.as_ptr(), frames, size as u32, 0)
+    };
+    (bytes > 0).then_some(bytes as usize / 8)
+}
+
+/// Where the function goes on that asked netfilter: the caller of the innermost frame that is
+/// netfilter's entry.
+#[inline(always)]
+fn asker(frames: &[u64; FRAMES], count: usize) -> Option<u64> {
+    let (start, size) = (config!(netfilter_start), config!(netfilter_size));
+    if start == 0 {
+        return None;
+    }
+    let mut found = 0;
+    for index in 1..NEAR {
+        if found == 0 && index < count && frames[index - 1].wrapping_sub(start) < size {
+            found = frames[index];
+        }
+    }
+    (found != 0).then_some(found)
+}
+
+/// Whether the whole stack is that of a process: softirqs run on top of whoever happens to be there.
+#[inline(always)]
+fn is_process(frames: &[u64; FRAMES], count: usize) -> bool {
+    let (start, size) = (config!(softirq_start), config!(softirq_size));
+    if start == 0 || count >= FRAMES {
+        return false;
+    }
+    let mut softirq = false;
+    for (index, frame) in frames.iter().enumerate() {
+        softirq |= index < count && frame.wrapping_sub(start) < size;
+    }
+    !softirq
+}
