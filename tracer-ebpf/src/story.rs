@@ -45,7 +45,7 @@ pub(crate) fn tell<A: Access>(
         return;
     };
     // SAFETY: as above; frames and event are parts that do not overlap.
-    let found = unsafe { asker(&(*scratch).frames, frames) };
+    let found = unsafe { asker(&(*scratch).frames) };
     if let Some(asker) = found {
         event.caller = asker;
         event.fields |= field::CALLER;
@@ -93,16 +93,16 @@ fn walk(
 /// Where the function goes on that asked netfilter: the caller of the innermost frame that is
 /// netfilter's entry.
 #[inline(always)]
-fn asker(frames: &[u64; FRAMES], count: usize) -> Option<u64> {
+fn asker(frames: &[u64; FRAMES]) -> Option<u64> {
     let (start, size) = (config!(netfilter_start), config!(netfilter_size));
     if start == 0 {
         return None;
     }
-    let mut found = 0;
+    let (mut found, mut looking) = (0, 1);
     for index in 1..NEAR {
-        if found == 0 && index < count && frames[index - 1].wrapping_sub(start) < size {
-            found = frames[index];
-        }
+        let here = inside(frames[index - 1], start, size) & looking;
+        looking &= !here;
+        found |= frames[index] & here.wrapping_neg();
     }
     (found != 0).then_some(found)
 }
@@ -114,9 +114,17 @@ fn is_process(frames: &[u64; FRAMES], count: usize) -> bool {
     if start == 0 || count >= FRAMES {
         return false;
     }
-    let mut softirq = false;
-    for (index, frame) in frames.iter().enumerate() {
-        softirq |= index < count && frame.wrapping_sub(start) < size;
+    let mut softirq = 0;
+    for frame in frames {
+        softirq |= inside(*frame, start, size);
     }
-    !softirq
+    softirq == 0
+}
+
+/// 1 for an address of a function, 0 for any other; frames that there are not are 0. Without a jump:
+/// the verifier would follow both ways of each, for each frame.
+#[inline(always)]
+fn inside(frame: u64, start: u64, size: u64) -> u64 {
+    let offset = core::hint::black_box(frame.wrapping_sub(start));
+    (!offset & offset.wrapping_sub(size)) >> 63
 }

@@ -22,7 +22,7 @@ use super::meter::{self, Meter};
 use super::parts::{Log, Maps, Parts};
 use super::pin::{Home, Marks, Pin, Settled, fingerprint, wait_for_older};
 use super::reasons::{ReasonNames, Reasons, Selection};
-use super::symbols::{LiveSymbols, functions};
+use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
 use crate::decode::{Decoder, Resolve};
 
@@ -76,7 +76,7 @@ impl Default for Options {
         Self {
             reasons: Reasons::Policy,
             // 16,000 records: 3 ms of a flood of 5 million drops a second.
-            ring_bytes: 4 << 20,
+            ring_bytes: 1 << 20,
             // 5 MB of the kernel's memory.
             flows: 16_384,
             fold_every: Duration::from_secs(1),
@@ -104,6 +104,7 @@ pub struct Capture {
     meter: Meter,
     hooks: Hooks,
     names: ReasonNames,
+    symbols: LiveSymbols,
     /// The kernel measures as long as this is open.
     _stats: Option<OwnedFd>,
 }
@@ -115,12 +116,17 @@ impl Capture {
         if !has_programs() {
             return Err(Error::LeftOut);
         }
+        // Half of the time that a start takes, so beside the other half.
+        let symbols = std::thread::spawn(LiveSymbols::read);
         let path = options.btf.as_deref().unwrap_or(Path::new(KERNEL_BTF));
         let btf = Btf::from_file(path)?;
         let names = reason_names(&btf);
         let config = configure(&btf, options)?;
         let selection = names.select(&options.reasons)?;
-        let [softirq, netfilter] = functions([&SOFTIRQS, &NETFILTER]);
+        let symbols = symbols
+            .join()
+            .map_err(|_| Error::Load("reading /proc/kallsyms failed".into()))?;
+        let (softirq, netfilter) = (symbols.range(&SOFTIRQS), symbols.range(&NETFILTER));
         let config = Config {
             softirq_start: softirq.start,
             softirq_size: softirq.size,
@@ -192,6 +198,7 @@ impl Capture {
                 missing,
             },
             names,
+            symbols,
             _stats: stats,
         })
     }
@@ -221,14 +228,13 @@ impl Capture {
         self.meter.counters()
     }
 
-    /// A decoder for this kernel's records. Reads the kernel's symbols, some 20 ms.
+    /// A decoder for this kernel's records.
     pub fn decoder(&self) -> Decoder {
-        let symbols = LiveSymbols::read();
         // The last of what a start needs for a moment only.
         give_back_memory();
         Decoder::new(Box::new(Names {
             reasons: self.names.clone(),
-            symbols,
+            symbols: self.symbols.clone(),
         }))
     }
 }

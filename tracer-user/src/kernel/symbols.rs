@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the kernel lists its symbols.
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -52,6 +53,10 @@ impl Symbols {
         else {
             return true;
         };
+        // The padding before a function is nobody's address, and half of the list.
+        if name.starts_with("__pfx_") {
+            return true;
+        }
         let Ok(address @ 1..) = u64::from_str_radix(address, 16) else {
             return true;
         };
@@ -83,6 +88,21 @@ impl Symbols {
         (offset < LONGEST).then(|| format!("{name}+{offset:#x}"))
     }
 
+    /// The first function of these and those of them right behind it.
+    pub(super) fn range(&self, names: &[&str]) -> Option<Range> {
+        let is_one = |at: u32| {
+            let name = self.names[at as usize..].lines().next();
+            name.is_some_and(|name| names.contains(&name))
+        };
+        let mut table = self.table.iter();
+        let (start, _) = table.find(|(_, at)| is_one(*at))?;
+        let (end, _) = table.find(|(_, at)| !is_one(*at))?;
+        Some(Range {
+            start: *start,
+            size: end - start,
+        })
+    }
+
     /// Whether the address is the kernel proper's, which never moves.
     fn is_core(&self, address: u64) -> bool {
         self.core
@@ -92,9 +112,10 @@ impl Symbols {
 
 /// The running kernel's symbols. Modules come and go: an address outside the kernel proper has the
 /// list read again.
+#[derive(Clone, Debug)]
 pub(super) struct LiveSymbols {
     path: PathBuf,
-    symbols: Symbols,
+    symbols: Arc<Symbols>,
 }
 
 /// A piece of the kernel's text.
@@ -106,54 +127,19 @@ pub(super) struct Range {
     pub(super) size: u64,
 }
 
-/// For each set of names, the first function of these and those of them right behind it. Reads no further
-/// than it must.
-pub(super) fn functions<const N: usize>(sets: [&[&str]; N]) -> [Range; N] {
-    match File::open(KALLSYMS) {
-        Ok(file) => find(BufReader::new(file), sets),
-        Err(_) => [Range::default(); N],
-    }
-}
-
-fn find<const N: usize>(text: impl BufRead, sets: [&[&str]; N]) -> [Range; N] {
-    let mut found = [Range::default(); N];
-    for line in text.lines().map_while(Result::ok) {
-        let mut words = line.split_ascii_whitespace();
-        let address = words
-            .next()
-            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        let (Some(address), Some(name)) = (address, words.nth(1)) else {
-            continue;
-        };
-        // The padding before a function, where there is any, goes with it.
-        let name = name.strip_prefix("__pfx_").unwrap_or(name);
-        for (range, names) in found.iter_mut().zip(sets) {
-            // The kernel lists its own by address.
-            if range.size == 0 && names.contains(&name) {
-                range.start = if range.start == 0 {
-                    address
-                } else {
-                    range.start
-                };
-            } else if range.size == 0 && range.start != 0 {
-                range.size = address.saturating_sub(range.start);
-            }
-        }
-        if found.iter().all(|range| range.size != 0) {
-            break;
-        }
-    }
-    found
-}
-
 impl LiveSymbols {
     /// Reads the list; empty where it cannot be read.
     pub(super) fn read() -> Self {
         let path = PathBuf::from(KALLSYMS);
         Self {
-            symbols: read(&path),
+            symbols: Arc::new(read(&path)),
             path,
         }
+    }
+
+    /// The first function of these and those of them right behind it; of size 0 where there is none.
+    pub(super) fn range(&self, names: &[&str]) -> Range {
+        self.symbols.range(names).unwrap_or_default()
     }
 
     /// `symbol+0xoffset`. Slow for modules, so callers keep what they got.
@@ -162,7 +148,7 @@ impl LiveSymbols {
             return None;
         }
         if !self.symbols.is_core(address) {
-            self.symbols = read(&self.path);
+            self.symbols = Arc::new(read(&self.path));
         }
         self.symbols.name(address)
     }
@@ -239,14 +225,20 @@ ffffffffc0401000 t nft_do_chain\t[nf_tables]
 
     #[test]
     fn a_function_ends_where_the_next_begins() {
-        let find = |names: &[&str]| find(LIST.as_bytes(), [names])[0];
-        let range = |start, size| Range { start, size };
+        let symbols = Symbols::parse(LIST.as_bytes()).unwrap();
+        let (start, size) = (0xffff_ffff_81aa_1000, 0x100);
         assert_eq!(
-            find(&["nf_hook_slow", "nf_hook_slow_list"]),
-            range(0xffff_ffff_81aa_1000, 0x100)
+            symbols.range(&["nf_hook_slow", "other"]),
+            Some(Range { start, size })
         );
-        assert_eq!(find(&["other"]), Range::default());
-        assert_eq!(find(&["fixed_percpu_data"]), Range::default());
+        assert_eq!(
+            symbols
+                .range(&["nf_checksum", "nf_hook_slow"])
+                .map(|range| range.size),
+            Some(0x4000_0000 - 0x01aa_1000 + 0x40_1000)
+        );
+        assert_eq!(symbols.range(&["other"]), None);
+        assert_eq!(symbols.range(&["nft_do_chain"]), None, "it has no end");
     }
 
     #[test]

@@ -132,8 +132,8 @@ pub async fn run(
 /// Records kept back until the cluster is known, at most.
 const EARLY: usize = 4096;
 
-/// Records the queue holds: at 256 bytes each about 4 MiB.
-const QUEUE_RECORDS: usize = 16_384;
+/// Records the queue holds, about as many as the ring: 1.4 MB.
+const QUEUE_RECORDS: usize = 4096;
 
 fn work(
     receiver: &queue::Receiver,
