@@ -11,6 +11,8 @@ pub mod feature {
     pub const REASON: u32 = 1 << 0;
     /// Every reason is of interest, also one the bitmap has no bit for.
     pub const ALL_REASONS: u32 = 1 << 1;
+    /// No reason says what is of interest: the function does that the packet was freed in.
+    pub const BY_LOCATION: u32 = 1 << 2;
 }
 
 /// Read-only configuration: the verifier takes its values for constants.
@@ -79,9 +81,17 @@ pub struct Config {
     pub netfilter_start: u64,
     /// Its length in bytes.
     pub netfilter_size: u64,
+    /// The same of the function that frees what tc drops on ingress.
+    pub tc_ingress_start: u64,
+    /// Its length in bytes.
+    pub tc_ingress_size: u64,
+    /// And on egress.
+    pub tc_egress_start: u64,
+    /// Its length in bytes.
+    pub tc_egress_size: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 136);
+const _: () = assert!(size_of::<Config>() == 168);
 
 impl Config {
     /// Nothing known, nothing wanted.
@@ -116,6 +126,10 @@ impl Config {
         softirq_size: 0,
         netfilter_start: 0,
         netfilter_size: 0,
+        tc_ingress_start: 0,
+        tc_ingress_size: 0,
+        tc_egress_start: 0,
+        tc_egress_size: 0,
     };
 }
 

@@ -29,11 +29,17 @@ pub(crate) fn has_reason() -> bool {
     config!(features) & feature::REASON != 0
 }
 
-/// Whether a drop for this reason is of interest.
+/// Whether a drop for this reason, or there, is of interest.
 #[inline(always)]
-pub(crate) fn wants(reason: u32) -> bool {
-    if config!(features) & feature::ALL_REASONS != 0 {
+pub(crate) fn wants(reason: u32, location: u64) -> bool {
+    let features = config!(features);
+    if features & feature::ALL_REASONS != 0 {
         return true;
+    }
+    if features & feature::BY_LOCATION != 0 {
+        return location.wrapping_sub(config!(netfilter_start)) < config!(netfilter_size)
+            || location.wrapping_sub(config!(tc_ingress_start)) < config!(tc_ingress_size)
+            || location.wrapping_sub(config!(tc_egress_start)) < config!(tc_egress_size);
     }
     let Some((word, bit)) = reason_bit(reason) else {
         return false;

@@ -22,7 +22,7 @@ pub(crate) fn on_drop<A: Access>(ctx: &impl EbpfContext, skb: u64, location: u64
         return;
     };
     let note = this.take_note(skb);
-    if !wants(reason) {
+    if !wants(reason, location) {
         count!(this, ignored);
         return;
     }

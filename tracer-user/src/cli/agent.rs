@@ -165,6 +165,11 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
         for missing in &capture.hooks().missing {
             tracing::warn!("{missing}");
         }
+        // Everything is attached and every credential read.
+        match kernel::give_up() {
+            Ok(kept) => tracing::info!(kept = kept.join(","), "capabilities given up"),
+            Err(error) => tracing::warn!("capabilities cannot be given up: {error}"),
+        }
         let losses = Arc::new(Losses::default());
         if capture.goes_on() {
             if let Some(past) = &past {

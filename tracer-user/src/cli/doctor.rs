@@ -93,7 +93,11 @@ fn report(common: &Common) -> Result<Report, Error> {
                 name: "host addresses",
                 present: !list.is_empty(),
                 needed: false,
-                text: format!("probes from here may come from {}", list.join(", ")),
+                text: if list.is_empty() {
+                    "no address but loopback's: no probe can come from here".to_owned()
+                } else {
+                    format!("probes from here may come from {}", list.join(", "))
+                },
             }
         }
         Err(error) => Check {
@@ -163,11 +167,11 @@ fn text(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         };
         writeln!(out, "  {style}{mark}{style:#}  {name:<15} {text}")?;
     }
-    writeln!(
-        out,
-        "  captured by default: {}",
-        report.policy_reasons.join(", ")
-    )?;
+    let captured = match report.policy_reasons.as_slice() {
+        [] => "what is dropped at netfilter and tc".to_owned(),
+        reasons => reasons.join(", "),
+    };
+    writeln!(out, "  captured by default: {captured}")?;
     match (report.can_capture, report.hook) {
         (true, Some(hook)) => writeln!(out, "tracer can capture here, by {hook}."),
         (true, None) => writeln!(out, "tracer can capture here."),

@@ -67,7 +67,12 @@ impl Decoder {
             address: event.location,
             symbol: self.symbol(event.location),
         };
-        let hook = hook(&reason.name);
+        let hook = if event.fields & field::REASON == 0 {
+            let ip = event.fields & field::HEADERS != 0;
+            location.symbol.as_deref().filter(|_| ip).and_then(hook_at)
+        } else {
+            hook(&reason.name)
+        };
         Ok(RawDrop {
             ktime_ns: event.ktime_ns,
             count: event.count,
@@ -163,6 +168,25 @@ fn hook(reason: &str) -> Option<Hook> {
         "SECURITY_HOOK" => Hook::Security,
         _ => return None,
     })
+}
+
+/// The functions of the kernel that free what a hook drops. Each asks the hook itself, or does so inlined.
+///
+/// <https://github.com/torvalds/linux/blob/v5.10/net/netfilter/core.c> (`nf_hook_slow`),
+/// <https://github.com/torvalds/linux/blob/v5.10/net/core/dev.c> (`sch_handle_ingress`, `sch_handle_egress`)
+pub(crate) const PLACES: [(Hook, &[&str]); 3] = [
+    (Hook::Netfilter, &["nf_hook_slow", "nf_hook_slow_list"]),
+    (Hook::TcIngress, &["__netif_receive_skb_core"]),
+    (Hook::TcEgress, &["__dev_queue_xmit"]),
+];
+
+/// The kind of hook, from where an IP packet was freed: on kernels that do not say why.
+fn hook_at(symbol: &str) -> Option<Hook> {
+    let function = symbol.split(['+', '.']).next()?;
+    PLACES
+        .iter()
+        .find(|(_, functions)| functions.contains(&function))
+        .map(|(hook, _)| *hook)
 }
 
 /// A seen reply is a reject. Without one, netfilter leaves it open: TCP resets, `ICMPv6` and

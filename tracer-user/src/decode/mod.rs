@@ -4,6 +4,7 @@ mod decoder;
 mod raw;
 mod story;
 
+pub(crate) use decoder::PLACES;
 pub use decoder::{DecodeError, Decoder, Resolve};
 pub use raw::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
 pub use story::{Chain, Point, Process, Story};

@@ -339,6 +339,7 @@ fn roomless(index: u32, packets: u64, now_ns: u64) -> DropEvent {
     event.ktime_ns = now_ns;
     event.count = packets;
     event.reason = tracer_common::reason_at(index);
-    event.fields = field::REASON;
+    // 0 stands for none, on kernels that tell none, and for those the bitmap has no bit for.
+    event.fields = if index == 0 { 0 } else { field::REASON };
     event
 }

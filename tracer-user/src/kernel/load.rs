@@ -24,7 +24,7 @@ use super::pin::{Home, Marks, Pin, Settled, fingerprint, wait_for_older};
 use super::reasons::{ReasonNames, Reasons, Selection};
 use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
-use crate::decode::{Decoder, Resolve};
+use crate::decode::{Decoder, PLACES, Resolve};
 
 /// The eBPF object; empty where the build lacked the toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer.bpf.o"));
@@ -126,14 +126,30 @@ impl Capture {
         let symbols = symbols
             .join()
             .map_err(|_| Error::Load("reading /proc/kallsyms failed".into()))?;
-        let (softirq, netfilter) = (symbols.range(&SOFTIRQS), symbols.range(&NETFILTER));
+        let softirq = symbols.range(&SOFTIRQS);
+        let [netfilter, tc_ingress, tc_egress] = PLACES.map(|(_, names)| symbols.range(names));
+        // Before 5.18 the kernel has no reason for what a policy drops.
+        let has_reasons = !names.policy().is_empty();
+        let by_location = !has_reasons && !selection.all && netfilter.size != 0;
+        let mut features = config.features;
+        if !has_reasons {
+            features &= !feature::REASON;
+        }
+        if by_location {
+            features |= feature::BY_LOCATION;
+        } else if selection.all || !has_reasons {
+            features |= feature::ALL_REASONS;
+        }
         let config = Config {
             softirq_start: softirq.start,
             softirq_size: softirq.size,
             netfilter_start: netfilter.start,
             netfilter_size: netfilter.size,
-            features: config.features
-                | all_reasons(selection.all || config.features & feature::REASON == 0),
+            tc_ingress_start: tc_ingress.start,
+            tc_ingress_size: tc_ingress.size,
+            tc_egress_start: tc_egress.start,
+            tc_egress_size: tc_egress.size,
+            features,
             ..config
         };
         raise_memlock();
@@ -173,7 +189,12 @@ impl Capture {
                     .to_owned(),
             );
         }
-        if config.features & feature::REASON == 0 {
+        if by_location {
+            missing.push(
+                "this kernel gives no drop reasons: what netfilter and tc drop is told by where it is dropped"
+                    .to_owned(),
+            );
+        } else if !has_reasons {
             missing.push("this kernel gives no drop reasons: every drop is captured".to_owned());
         }
         let (programs, links) = attached
@@ -348,13 +369,6 @@ fn configure(btf: &Btf<'_>, options: &Options) -> Result<Config, BtfError> {
 
 /// What runs softirqs, since 6.11 and before.
 const SOFTIRQS: [&str; 2] = ["handle_softirqs", "__do_softirq"];
-/// What asks netfilter about a packet, and about a list of them, in which the former may be inlined.
-/// <https://github.com/torvalds/linux/blob/v6.18/net/netfilter/core.c>
-const NETFILTER: [&str; 2] = ["nf_hook_slow", "nf_hook_slow_list"];
-
-const fn all_reasons(all: bool) -> u32 {
-    if all { feature::ALL_REASONS } else { 0 }
-}
 
 /// A power of two between [`MIN_RING`] and [`MAX_RING`].
 fn ring_size(bytes: u32) -> u32 {

@@ -101,13 +101,16 @@ pub fn probe() -> Probe {
             Ok(Err(error)) => Finding::no(error.to_string()),
             Err(error) => Finding::no(error.to_string()),
         },
-        reasons: if kernel.is_some_and(has_reason) {
+        reasons: if kernel.is_some_and(has_reason) && !names.policy().is_empty() {
             Finding::yes(format!(
                 "{} drop reasons known by name",
                 names.iter().count()
             ))
         } else {
-            Finding::no("no drop reasons (the kernel is older than 5.17, or has no BTF)")
+            Finding::no(
+                "no drop reasons for policies (since Linux 5.18): where a packet is dropped tells \
+                 netfilter and tc, and nothing else is captured by default",
+            )
         },
         policy_reasons: names.policy(),
         capabilities: capabilities(),

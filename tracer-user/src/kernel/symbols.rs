@@ -92,7 +92,10 @@ impl Symbols {
     pub(super) fn range(&self, names: &[&str]) -> Option<Range> {
         let is_one = |at: u32| {
             let name = self.names[at as usize..].lines().next();
-            name.is_some_and(|name| names.contains(&name))
+            // The compiler's endings: a function may have been cut (`.cold`), or made fit (`.constprop.0`).
+            let (function, ending) =
+                name.map_or(("", ""), |name| name.split_once('.').unwrap_or((name, "")));
+            names.contains(&function) && ending != "cold"
         };
         let mut table = self.table.iter();
         let (start, _) = table.find(|(_, at)| is_one(*at))?;

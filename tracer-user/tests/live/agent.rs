@@ -1,5 +1,6 @@
 //! The agent at work: what it counts, serves, streams and remembers.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::enforcer::{Backend, Hook, Rule, Verdict};
 use lab::{BROKEN_POLICY, Family, Lab, Wiring, plan, traffic};
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +20,7 @@ use tracer_policy::model::Protocol;
 
 use crate::watch;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 const PACKETS: u64 = 7;
 const PORT: u16 = 9999;
 
@@ -50,13 +51,27 @@ impl<'a> Agent<'a> {
         pin: &str,
         more: &[&str],
     ) -> Result<Self> {
+        let program = [OsString::from(env!("CARGO_BIN_EXE_tracer"))];
+        Self::start_by(lab, folder, &program, pin, more)
+    }
+
+    /// The same by another command: a program and its first arguments.
+    pub(crate) fn start_by(
+        lab: &'a Lab,
+        folder: Arc<TempDir>,
+        command: &[OsString],
+        pin: &str,
+        more: &[&str],
+    ) -> Result<Self> {
+        let (program, first) = command.split_first().context("no program")?;
         let (cluster, socket) = (
             folder.path().join("cluster.yaml"),
             folder.path().join("tracer.sock"),
         );
         std::fs::write(&cluster, format!("{}---\n{BROKEN_POLICY}", lab.manifests()))?;
-        let mut child = lab.spawn_on_node(env!("CARGO_BIN_EXE_tracer"), |tracer| {
+        let mut child = lab.spawn_on_node(program, |tracer| {
             tracer
+                .args(first)
                 .args([
                     "agent",
                     "--metrics-addr",
@@ -85,10 +100,12 @@ impl<'a> Agent<'a> {
                 }
             }
         });
+        let mut said = Vec::new();
         let address = loop {
-            let line = log
-                .recv_timeout(PATIENCE)
-                .context("the agent does not serve")?;
+            let Ok(line) = log.recv_timeout(PATIENCE) else {
+                bail!("the agent does not serve: {said:?}");
+            };
+            said.push(line.clone());
             if let Some(address) = line["address"].as_str() {
                 break address.parse()?;
             }

@@ -102,7 +102,7 @@ fn what_finds_no_room_in_the_table_is_counted_by_its_reason() {
         &rule,
         FLOWS,
         packets,
-        &[r#"reason="NETFILTER_DROP""#],
+        &[&format!("reason=\"{}\"", watch::reason("NETFILTER_DROP"))],
     )
     .unwrap();
     let text = agent.get("/metrics").unwrap();

@@ -5,6 +5,7 @@ mod agent;
 mod enforcers;
 mod exact;
 mod expect;
+mod privilege;
 mod restart;
 mod rules;
 mod watch;

@@ -202,7 +202,7 @@ impl<'a> Way<'a> {
         };
         let told = told(case);
         let mut drop = json!({
-            "reason": "NETFILTER_DROP",
+            "reason": watch::reason("NETFILTER_DROP"),
             "hook": match case.hook {
                 Hook::Forward => "FORWARD",
                 Hook::Input => "INPUT",

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,8 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long the next line may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the next line may take, also on an emulated machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A lab, where this process may build one; else says why not. With `TRACER_REQUIRE_ALL=1` that is no
 /// excuse.
@@ -237,7 +238,28 @@ fn fold(events: &mut Vec<Value>, event: Value, count: u64) {
 
 /// Whether this kernel says when it tells a sender by ICMP: tracepoint `icmp:icmp_send` (6.11).
 pub fn has_icmp_send() -> bool {
-    let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-    let name = b"btf_trace_icmp_send\0";
+    kernel_knows("btf_trace_icmp_send")
+}
+
+/// Whether this kernel says why it drops what netfilter and tc want dropped (5.18).
+pub fn has_reasons() -> bool {
+    kernel_knows("SKB_DROP_REASON_NETFILTER_DROP")
+}
+
+/// Whether this kernel has tcx, which clsact is older than (6.6).
+pub fn has_tcx() -> bool {
+    kernel_knows("BPF_TCX_INGRESS")
+}
+
+/// A drop's reason, where the kernel tells any.
+pub fn reason(name: &str) -> &str {
+    if has_reasons() { name } else { "NOT_SPECIFIED" }
+}
+
+/// Whether a name is among the kernel's types.
+fn kernel_knows(name: &str) -> bool {
+    static BTF: OnceLock<Vec<u8>> = OnceLock::new();
+    let btf = BTF.get_or_init(|| std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default());
+    let name = [b"\0", name.as_bytes(), b"\0"].concat();
     btf.windows(name.len()).any(|window| window == name)
 }

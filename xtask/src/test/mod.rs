@@ -43,6 +43,8 @@ enum Group {
     Live,
     /// The product in a whole cluster; it needs root, and builds a Kubernetes the first time
     E2e,
+    /// The live tests on other kernels, in QEMU; it needs root
+    Vm,
     /// Documentation and the examples in it
     Doc,
     /// Manifests, alerts and dashboard
@@ -65,7 +67,7 @@ struct Step {
     run: fn(&Stage<'_>) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step {
         group: Group::Fmt,
         name: "formatting",
@@ -101,6 +103,12 @@ const STEPS: [Step; 11] = [
         name: "whole cluster",
         needs: &[], // as above
         run: steps::e2e,
+    },
+    Step {
+        group: Group::Vm,
+        name: "other kernels",
+        needs: &[], // as above
+        run: steps::vm,
     },
     Step {
         group: Group::Doc,

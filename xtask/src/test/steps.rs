@@ -3,7 +3,7 @@
 use std::env;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::Stage;
 use super::cargo_test;
@@ -13,6 +13,7 @@ use crate::manifests;
 use crate::privilege::Privilege;
 use crate::process;
 use crate::setup::{self, Part};
+use crate::vm;
 
 /// Packages whose integration tests work on the live kernel.
 const LIVE: [&str; 2] = ["lab", "tracer-user"];
@@ -119,6 +120,33 @@ pub(super) fn e2e(stage: &Stage<'_>) -> Result<Outcome> {
         .env("TRACER_IMAGE", image::host(stage.workspace)?);
     privilege.apply_to_runner(&mut cargo, &stage.rustc);
     cargo_test::run(&mut cargo)?.outcome()
+}
+
+/// The oldest kernel there is and the newest; `cargo xtask vm` runs more of it.
+pub(super) fn vm(stage: &Stage<'_>) -> Result<Outcome> {
+    let required = env::var_os("TRACER_REQUIRE_ALL").is_some();
+    let why_not = if env::consts::ARCH != "x86_64" {
+        Some("it boots x86_64 kernels, on x86_64 only".to_owned())
+    } else if process::find("apt-get").is_none() {
+        Some("the kernels are Debian's, and there is no apt-get here".to_owned())
+    } else {
+        Privilege::find("a guest in QEMU")
+            .err()
+            .map(|error| format!("{error:#}"))
+    };
+    match why_not {
+        Some(why) if required => bail!(why),
+        Some(why) => return Ok(Outcome::Skipped(why)),
+        None => {}
+    }
+    let results = vm::check(stage.workspace, &vm::Arguments::short())?;
+    let lines: Vec<_> = results.iter().map(|result| result.line.as_str()).collect();
+    let lines = lines.join("; ");
+    Ok(if results.iter().all(|result| result.good) {
+        Outcome::Passed(lines)
+    } else {
+        Outcome::Failed(lines)
+    })
 }
 
 pub(super) fn examples(stage: &Stage<'_>) -> Result<Outcome> {

@@ -1,6 +1,7 @@
 //! Debian's cloud kernels: downloaded from their own suites and unpacked, never installed.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,6 +25,8 @@ pub(super) enum Kernel {
     BookwormBackports,
     /// The newest that Debian builds for its stable release
     Newest,
+    /// The oldest and the newest
+    Ends,
     /// Each of them
     All,
 }
@@ -41,20 +44,52 @@ impl Kernel {
             Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::BookwormBackports => "bookworm-backports",
-            Self::Newest | Self::All => "trixie-backports",
+            Self::Newest | Self::Ends | Self::All => "trixie-backports",
         }
     }
 
-    /// The kernel's image, downloaded where it is not yet there.
-    pub(super) fn image(self) -> Result<PathBuf> {
+    /// The kernel, downloaded where it is not yet there.
+    pub(super) fn files(self) -> Result<Files> {
         let suite = self.suite();
         let (entry, _) = cache::entry(
             &format!("kernel-{suite}-x86_64"),
             |entry| find_image(&entry.join("files")).is_some(),
             |entry| download(suite, entry),
         )?;
-        find_image(&entry.join("files")).context("the package has no kernel image")
+        let files = entry.join("files");
+        let image = find_image(&files).context("the package has no kernel image")?;
+        let (modules, version) = find_modules(&files).context("the package has no modules")?;
+        if !modules.join("modules.dep").exists() {
+            // Packages leave that to their installation. From 6.12 on the folder is below `usr` only.
+            if !files.join("lib").exists() {
+                symlink("usr/lib", files.join("lib"))?;
+            }
+            process::run(
+                Command::new("/sbin/depmod")
+                    .arg("-b")
+                    .arg(&files)
+                    .arg(&version),
+            )?;
+        }
+        Ok(Files {
+            root: files,
+            image,
+            modules,
+            version,
+        })
     }
+}
+
+/// An unpacked kernel.
+pub(super) struct Files {
+    /// Where its packages were unpacked.
+    pub(super) root: PathBuf,
+    /// What is booted.
+    pub(super) image: PathBuf,
+    /// `lib/modules/VERSION`.
+    pub(super) modules: PathBuf,
+    /// As `uname -r` says it.
+    pub(super) version: String,
 }
 
 /// With an apt configuration of its own: the system's lists and sources are neither read nor changed.
@@ -158,4 +193,14 @@ fn find_image(folder: &Path) -> Option<PathBuf> {
                 .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
         });
     in_modules.chain(in_boot).find(|path| path.is_file())
+}
+
+fn find_modules(folder: &Path) -> Option<(PathBuf, String)> {
+    ["usr/lib/modules", "lib/modules"]
+        .into_iter()
+        .flat_map(|at| fs::read_dir(folder.join(at)).into_iter().flatten())
+        .filter_map(Result::ok)
+        .map(|version| (version.path(), version.file_name()))
+        .find(|(path, _)| path.join("kernel").is_dir())
+        .and_then(|(path, name)| Some((path, name.into_string().ok()?)))
 }

@@ -1,27 +1,26 @@
 //! `cargo xtask vm`: tracer on other kernels, in QEMU.
 //!
-//! Each kernel boots from an initramfs that holds busybox and the static `tracer`; there `tracer doctor` runs,
-//! and `tracer watch` has to capture a packet that the kernel drops.
+//! In each, `tracer doctor` runs, and `tracer watch` has to capture a packet that the kernel drops: the static
+//! program, from an initramfs. Then the guest takes this machine's root for its own, read-only, and runs the
+//! live tests there.
 
+mod boot;
 mod kernel;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::build;
+use crate::privilege::Privilege;
 use crate::process;
 use crate::setup::{self, Part};
 use crate::workspace::Workspace;
+use boot::Load;
 use kernel::Kernel;
-
-/// PID 1 of the guest.
-const INIT: &str = include_str!("init.sh");
-
-/// Without hardware virtualization a guest is done in half a minute.
-const SECONDS: &str = "150";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,103 +30,187 @@ pub(crate) struct Arguments {
     /// Take this static `tracer` instead of building one
     #[arg(long, value_name = "FILE")]
     tracer: Option<PathBuf>,
+    /// Seconds a guest may take
+    #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
+    limit: u64,
+    /// Run only the live tests whose names contain one of these
+    #[arg(value_name = "TEST")]
+    tests: Vec<String>,
+}
+
+impl Arguments {
+    /// What is part of `cargo xtask test`: the oldest kernel and the newest, and the tests that differ from
+    /// kernel to kernel. The floods take an emulated machine minutes, and are run on this one.
+    pub(crate) fn short() -> Self {
+        Self {
+            kernel: Kernel::Ends,
+            tracer: None,
+            limit: 600,
+            tests: ["agent::", "enforcers::", "privilege::", "rules::"]
+                .map(str::to_owned)
+                .into(),
+        }
+    }
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    if std::env::consts::ARCH != "x86_64" {
-        bail!("`cargo xtask vm` boots x86_64 kernels, and runs on x86_64 only");
+    let results = check(workspace, arguments)?;
+    println!();
+    for result in &results {
+        println!("{}", result.line);
     }
-    setup::ensure(workspace, &[Part::Vm])?;
-    let tracer = match &arguments.tracer {
-        Some(file) => file.clone(),
-        None => build::release(workspace, "x86_64-unknown-linux-musl")?,
-    };
-    let folder = workspace.target_dir.join("vm");
-    let initramfs = initramfs(&folder, &tracer)?;
-
-    let kernels = match arguments.kernel {
-        Kernel::All => &Kernel::EACH[..],
-        ref one => std::slice::from_ref(one),
-    };
-    let mut table = Vec::new();
-    let mut all_good = true;
-    for kernel in kernels {
-        let console = boot(&kernel.image()?, &initramfs)?;
-        print!("{console}");
-        let said = |what: &str| {
-            console
-                .lines()
-                .find_map(|line| line.trim().strip_prefix("VM ")?.strip_prefix(what))
-                .map_or("-", str::trim)
-        };
-        let good = said("doctor ") == "0" && said("watch ") == "0" && said("captured ") == "yes";
-        all_good &= good;
-        table.push(format!(
-            "{:<28} doctor {:<3} watch {:<3} captured {:<3}  {}",
-            said("kernel "),
-            said("doctor "),
-            said("watch "),
-            said("captured "),
-            if good { "ok" } else { "FAILED" }
-        ));
-    }
-    println!("\n{}", table.join("\n"));
-    Ok(if all_good {
+    Ok(if results.iter().all(|result| result.good) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-fn initramfs(folder: &Path, tracer: &Path) -> Result<PathBuf> {
-    let root = folder.join("root");
-    if root.exists() {
-        fs::remove_dir_all(&root)?;
-    }
-    for made in ["bin", "proc", "sys", "dev", "tmp"] {
-        fs::create_dir_all(root.join(made))?;
-    }
-    let busybox = process::find("busybox").context("busybox is missing")?;
-    fs::copy(busybox, root.join("bin/busybox"))?;
-    fs::copy(tracer, root.join("bin/tracer"))?;
-    fs::write(root.join("init"), INIT)?;
-    let archive = folder.join("initramfs.cpio");
-    process::run(
-        Command::new("sh")
-            .args([
-                "-c",
-                "chmod +x init && find . | busybox cpio -o -H newc >\"$0\"",
-            ])
-            .arg(&archive)
-            .current_dir(&root),
-    )?;
-    Ok(archive)
+/// How it went on a kernel.
+pub(crate) struct Checked {
+    /// Whether all was well.
+    pub(crate) good: bool,
+    /// What was found.
+    pub(crate) line: String,
 }
 
-/// Boots, and returns what the guest wrote to its console.
-fn boot(image: &Path, initramfs: &Path) -> Result<String> {
-    let output = Command::new("timeout")
-        .args([SECONDS, "qemu-system-x86_64", "-accel", "tcg,thread=multi"])
-        // QEMU 7.2 corrupts Linux 6.12 now and then through cmpxchg16b.
-        .args(["-cpu", "max,cx16=off", "-machine", "q35", "-m", "1G"])
-        .args(["-smp", "1", "-display", "none", "-no-reboot"])
-        .args(["-nodefaults", "-serial", "stdio"])
-        .args(["-append", "console=ttyS0 panic=-1 quiet"])
-        .arg("-kernel")
-        .arg(image)
-        .arg("-initrd")
-        .arg(initramfs)
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot run qemu-system-x86_64")?;
-    let console = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!(
-            "{} did not run to its end ({}):\n{console}{}",
-            image.display(),
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
+/// Boots the kernels.
+pub(crate) fn check(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<Checked>> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("`cargo xtask vm` boots x86_64 kernels, and runs on x86_64 only");
     }
-    Ok(console)
+    let privilege = Privilege::find("serving this machine's files to a guest")?;
+    setup::ensure(
+        workspace,
+        &[
+            Part::Toolchain,
+            Part::BpfLinker,
+            Part::SystemPrograms,
+            Part::Vm,
+        ],
+    )?;
+    let tracer = match &arguments.tracer {
+        Some(file) => file.clone(),
+        None => build::release(workspace, "x86_64-unknown-linux-musl")?,
+    };
+    let live = live_tests(workspace)?;
+    let load = Load {
+        tracer: &tracer,
+        live: &live,
+        tests: &arguments.tests,
+        limit: Duration::from_secs(arguments.limit),
+    };
+    let kernels = match arguments.kernel {
+        Kernel::All => &Kernel::EACH[..],
+        Kernel::Ends => &[Kernel::Bullseye, Kernel::Newest],
+        ref one => std::slice::from_ref(one),
+    };
+    let mut results = Vec::new();
+    for kernel in kernels {
+        let files = kernel.files()?;
+        let told = match boot::boot(workspace, privilege, &files, &load) {
+            Ok(console) => Told::of(&console),
+            Err(error) => {
+                eprintln!("vm: {error:#}");
+                Told::default()
+            }
+        };
+        results.push(Checked {
+            good: told.is_good(),
+            line: format!("{:<28} {}", files.version, told.line()),
+        });
+    }
+    Ok(results)
+}
+
+/// What a guest said of itself.
+#[derive(Debug, Default)]
+struct Told {
+    doctor: String,
+    captured: String,
+    live: String,
+    passed: usize,
+    skipped: Vec<String>,
+}
+
+impl Told {
+    fn of(console: &str) -> Self {
+        let said = |what: &str| {
+            console
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("VM ")?.strip_prefix(what))
+                .map_or(String::new(), |word| word.trim().to_owned())
+        };
+        let passed = console
+            .lines()
+            .filter(|line| line.starts_with("test ") && line.trim_end().ends_with("... ok"))
+            .count();
+        let skipped = console.lines().filter_map(|line| {
+            let (_, why) = line.split_once("SKIPPED: ")?;
+            Some(why.trim().to_owned())
+        });
+        Self {
+            doctor: said("doctor "),
+            captured: said("captured "),
+            live: said("live "),
+            passed,
+            skipped: skipped.collect(),
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        self.doctor == "0" && self.captured == "yes" && self.live == "0" && self.passed > 0
+    }
+
+    fn line(&self) -> String {
+        let or_dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
+        let mut line = format!(
+            "doctor {:<3} captured {:<3} live tests {:>2} passed, exit {:<3} {}",
+            or_dash(&self.doctor),
+            or_dash(&self.captured),
+            self.passed,
+            or_dash(&self.live),
+            if self.is_good() { "ok" } else { "FAILED" }
+        );
+        for why in &self.skipped {
+            line.push_str("\n    skipped: ");
+            line.push_str(why);
+        }
+        line
+    }
+}
+
+/// Builds the live tests; where they are.
+fn live_tests(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo: Command = workspace.cargo();
+    let messages = process::output(cargo.args([
+        "test",
+        "--package=tracer-user",
+        "--test=live",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "live")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo built no live tests")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_good_only_if_it_says_so() {
+        let told = Told::of(
+            "VM kernel 6.1\r\nVM doctor 0\r\nVM captured yes\r\ntest rules::a ... ok\r\nSKIPPED: no tcx\r\nVM live 0\r\n",
+        );
+        assert!(told.is_good(), "{told:?}");
+        assert_eq!(told.passed, 1);
+        assert_eq!(told.skipped, ["no tcx"]);
+        assert!(!Told::of("VM doctor 0\nVM captured yes\nVM live 0\n").is_good());
+        assert!(!Told::default().is_good());
+    }
 }

@@ -164,6 +164,24 @@ fn what_the_kernel_could_not_tell_is_absent() {
 }
 
 #[test]
+fn without_reasons_the_place_tells_the_hook() {
+    let mut record = record();
+    record[FIELDS] &= !(1 << 4);
+    let drop = decode(&record).unwrap();
+    assert_eq!(drop.reason.name, "NOT_SPECIFIED");
+    assert_eq!((drop.hook, drop.action), (Some(Hook::Netfilter), None));
+    assert_eq!(
+        hook_at("__netif_receive_skb_core.constprop.0+0x10"),
+        Some(Hook::TcIngress)
+    );
+    assert_eq!(hook_at("__dev_queue_xmit+0xc6d"), Some(Hook::TcEgress));
+    assert_eq!(hook_at("tcp_v4_rcv+0x9e"), None);
+    // What is no IP packet nobody's policy dropped: that place frees unknown protocols too.
+    record[FIELDS] &= !(1 << 2);
+    assert_eq!(decode(&record).unwrap().hook, None);
+}
+
+#[test]
 fn a_name_that_is_none_makes_no_interface() {
     for name in [*b"\0ethA\0", *b"vet\xffA\0", *b"ve/hA\0", *b"ve hA\0"] {
         let mut record = record();

@@ -1,0 +1,22 @@
+#!/bin/sh
+# PID 1 of the guest, in the host's root, which is read-only: runs the live tests and powers off.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp RUST_BACKTRACE=0
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs tmpfs /run
+# The tests may be below /tmp.
+case "$live" in /tmp/*) ;; *) mount -t tmpfs tmpfs /tmp ;; esac
+# The kernel's modules stay where they were unpacked: programs and the kernel itself ask this modprobe.
+mkdir /run/bin
+printf '#!/bin/sh\nexec /usr/sbin/modprobe --dirname %s "$@"\n' "$modules" >/run/bin/modprobe
+chmod +x /run/bin/modprobe
+export PATH=/run/bin:$PATH
+echo /run/bin/modprobe >/proc/sys/kernel/modprobe
+# What no program asks the kernel for by itself.
+modprobe -a br_netfilter veth bridge
+ip link set lo up
+"$live" --color=never --test-threads=1 $(echo "$tests" | tr , " ")
+echo "VM live $?"
+busybox poweroff -f
