@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tracer_policy::model::{Labels, Pod, Protocol};
-use tracer_policy::{Cluster, Owner};
+use tracer_policy::{Cluster, Decides, Owner};
 
 use crate::decode::{Flow, Story};
 use crate::record::{Endpoint, Peer, PeerKind, ProcessInfo, ServiceInfo};
@@ -38,16 +38,20 @@ pub enum Known {
     Yes,
     /// It is out of a pod range, and no pod that is held has it: newer than the state, or gone.
     Unheld,
+    /// Nobody known has it, and those who may could not be read.
+    Unread,
     /// It is an address that everyone has or nobody: loopback, link-local, multicast.
     Nobodys,
 }
 
 impl Known {
-    fn of(owner: Owner<'_>, ip: IpAddr, ranges: &PodRanges) -> Self {
+    fn of(owner: Owner<'_>, ip: IpAddr, cluster: &Cluster, ranges: &PodRanges) -> Self {
         if !matches!(owner, Owner::External) {
             Self::Yes
         } else if is_nobodys(ip) {
             Self::Nobodys
+        } else if cluster.unread(Decides::Ends).next().is_some() {
+            Self::Unread
         } else if ranges.contain(ip.to_canonical()) {
             Self::Unheld
         } else {
@@ -96,7 +100,7 @@ impl<'a> Ends<'a> {
         ranges: &PodRanges,
     ) -> Self {
         let end = |ip| match cluster.owner_at(ip, time) {
-            Some(owner) => (owner, Known::of(owner, ip, ranges)),
+            Some(owner) => (owner, Known::of(owner, ip, cluster, ranges)),
             None => (Owner::External, Known::Unheld),
         };
         let (source, source_known) = end(flow.source);
@@ -114,7 +118,16 @@ impl<'a> Ends<'a> {
 
     /// Whether an end is a pod's that the cluster state does not hold, or not yet.
     pub fn has_unheld(&self) -> bool {
-        self.source_known == Known::Unheld || self.destination_known == Known::Unheld
+        self.has(Known::Unheld)
+    }
+
+    /// Whether an end is of those that could not be read.
+    pub fn has_unread(&self) -> bool {
+        self.has(Known::Unread)
+    }
+
+    fn has(&self, known: Known) -> bool {
+        self.source_known == known || self.destination_known == known
     }
 
     /// The sending pod.

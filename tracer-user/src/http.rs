@@ -53,7 +53,7 @@ impl std::fmt::Display for State {
         match self {
             Self::None => f.write_str("without cluster state (addresses only)"),
             Self::Fixed => f.write_str("cluster state from files"),
-            Self::Live(status) => status.health().fmt(f),
+            Self::Live(status) => status.fmt(f),
         }
     }
 }

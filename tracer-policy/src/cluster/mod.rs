@@ -7,6 +7,7 @@ mod history;
 mod objects;
 mod policies;
 mod services;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -21,6 +22,7 @@ use crate::profile::Profile;
 
 pub use addresses::Owner;
 pub(crate) use history::Claim;
+pub use unread::Decides;
 
 /// Everything about a cluster that decides a packet's fate.
 ///
@@ -48,6 +50,7 @@ pub struct Cluster {
     history: history::History,
     dataplane: dataplane::Signs,
     profile: Option<Profile>,
+    unread: unread::Unread,
 }
 
 type PodId = u32;

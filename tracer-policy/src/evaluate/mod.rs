@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Decides};
 use crate::flow::{End, Flow};
 use crate::model::Protocol;
 use crate::ordered;
@@ -276,8 +276,16 @@ impl Judge<'_> {
                 egress.undecided.take().or(ingress.undecided.take()),
             )
         } else {
-            (Outcome::Allowed, None)
+            match self.unread(pair) {
+                Some(reason) => (Outcome::Unknown, Some(reason)),
+                None => (Outcome::Allowed, None),
+            }
         };
+        if verdict == Outcome::Denied
+            && let Some(reason) = self.cluster.unread_reason(Decides::Policies)
+        {
+            notes.push(reason);
+        }
         Verdict {
             verdict,
             reason,
@@ -287,6 +295,20 @@ impl Judge<'_> {
             service: None,
             notes,
         }
+    }
+
+    /// What could not be read that may stop a pair which nothing known stops.
+    fn unread(&self, pair: &Pair<'_>) -> Option<String> {
+        let whos = [&pair.from.who, &pair.to.who];
+        let is = |wanted: fn(&Who<'_>) -> bool| whos.into_iter().any(wanted);
+        let policies = is(|who| matches!(who, Who::Pod { .. }))
+            .then(|| self.cluster.unread_reason(Decides::Policies))
+            .flatten();
+        policies.or_else(|| {
+            is(|who| matches!(who, Who::External))
+                .then(|| self.cluster.unread_reason(Decides::Ends))
+                .flatten()
+        })
     }
 
     fn side(&self, pair: &Pair<'_>, direction: Direction) -> Judged {

@@ -84,8 +84,8 @@ pub enum Warning {
         /// Where the first one stands.
         place: Place,
     },
-    /// Objects that the API server does not let us list.
-    Forbidden {
+    /// Objects that the API server does not list for us.
+    Unread {
         /// Which.
         resource: String,
         /// What it says.
@@ -118,9 +118,9 @@ impl fmt::Display for Warning {
                 "{kind} is not read by this version (first at {place}): what such policies allow or deny \
                  is missing from every verdict"
             ),
-            Self::Forbidden { resource, problem } => write!(
+            Self::Unread { resource, problem } => write!(
                 f,
-                "{resource} may not be listed, so verdicts know nothing of them: {problem}"
+                "{resource} cannot be listed, so verdicts that hang on them are unknown: {problem}"
             ),
             Self::NotKnown { error, place } => {
                 write!(f, "{place}: {error}; verdicts that hang on it are unknown")

@@ -1,5 +1,7 @@
 //! Which objects are read, in which version.
 
+use tracer_policy::Decides;
+
 /// A kind that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -166,6 +168,34 @@ impl Kind {
             Self::ValidatingWebhooks => "validatingwebhookconfigurations",
             Self::MutatingWebhooks => "mutatingwebhookconfigurations",
             Self::ApiService => "apiservices",
+        }
+    }
+
+    /// What verdicts lack where it cannot be read; `None`: only a class or a hint.
+    pub const fn decides(self) -> Option<Decides> {
+        match self {
+            Self::Pod | Self::Node | Self::Service | Self::Endpoints | Self::EndpointSlice => {
+                Some(Decides::Ends)
+            }
+            Self::Namespace
+            | Self::NetworkPolicy
+            | Self::AdminNetworkPolicy
+            | Self::BaselineAdminNetworkPolicy
+            | Self::ClusterNetworkPolicy
+            | Self::CalicoTier
+            | Self::CalicoNetworkPolicy
+            | Self::GlobalNetworkPolicy
+            | Self::CalicoNetworkSet
+            | Self::GlobalNetworkSet => Some(Decides::Policies),
+            Self::ValidatingWebhooks | Self::MutatingWebhooks | Self::ApiService => None,
+        }
+    }
+
+    /// The resource's full name, as `kubectl` takes it: `networkpolicies.networking.k8s.io`.
+    pub fn resource(self) -> String {
+        match self.version().split_once('/') {
+            Some((group, _)) => format!("{}.{group}", self.plural()),
+            None => self.plural().to_owned(),
         }
     }
 

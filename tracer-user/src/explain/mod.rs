@@ -3,8 +3,8 @@
 mod reading;
 
 use tracer_policy::{
-    Cluster, Direction as Side, End, Flow as PolicyFlow, NearestMiss, Outcome, PolicyRef, Profile,
-    SideVerdict, Verdict,
+    Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, NearestMiss, Outcome, PolicyRef,
+    Profile, SideVerdict, Verdict,
 };
 
 use crate::decode::{Hook, RawDrop};
@@ -25,10 +25,31 @@ pub struct Explanation {
     pub overruled: bool,
 }
 
+impl Explanation {
+    /// Of a packet between ends of which too little is known to ask any policy.
+    const fn unknown(reason: Option<String>) -> Self {
+        Self {
+            policy: PolicyInfo {
+                verdict: PolicyVerdict::Unknown,
+                grade: Grade::Unexplained,
+                direction: None,
+                isolating: Vec::new(),
+                nearest_miss: None,
+                denied_by: None,
+                change: None,
+            },
+            reply: false,
+            reason,
+            overruled: false,
+        }
+    }
+}
+
 /// Judges a packet; `None` where no policy has a say because neither end is a pod.
 pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Explanation> {
     if ends.source_pod().is_none() && ends.destination_pod().is_none() {
-        return None;
+        let unread = || Explanation::unknown(cluster.unread_reason(Decides::Ends));
+        return ends.has_unread().then(unread);
     }
     let judged = Judged::of(raw.hook, ends, cluster);
     let evidence = seen_at(raw.hook);
@@ -59,9 +80,10 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
     };
     // A pod that the cluster state does not hold may be one that a rule lets through, or one that other
     // policies isolate.
-    let stranger = ends.has_unheld();
+    let stranger = ends.has_unheld() || ends.has_unread();
+    let unread = cluster.unread(Decides::Policies).next().is_some();
     let (outcome, grade) = match verdict.verdict {
-        Outcome::Denied if stranger => (PolicyVerdict::Denied, Grade::Likely),
+        Outcome::Denied if stranger || unread => (PolicyVerdict::Denied, Grade::Likely),
         Outcome::Denied => (
             PolicyVerdict::Denied,
             judged.grade(raw.hook, direction, evidence),

@@ -4,60 +4,98 @@ use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::Value;
 
 use super::connect::{ConnectError, Found, connect};
-use super::resources::{Source, offered};
-use crate::cluster::object::{Object, Unknown};
-use crate::cluster::{Loaded, Warning};
+use super::resources::{Offer, Source, offered};
+use crate::cluster::object::{FieldError, Object, Unknown};
+use crate::cluster::{Kind, Loaded, Warning};
 
 /// Objects a page: what is held of the API's own form at a time.
 const PAGE: u32 = 250;
 
-/// Lists everything that is read. What may not be listed is left out and said in the warnings.
+/// Lists everything that is read. What may not be listed is left out and said in the warnings, and verdicts
+/// that hang on it are unknown.
 ///
 /// # Errors
 /// Where the API server cannot be reached or does not know us.
 pub async fn list(found: &Found) -> Result<Loaded, ConnectError> {
     let (client, url) = connect(found).await?;
-    let sources = offered(&client)
+    list_over(client)
         .await
-        .map_err(|error| ConnectError::of(&url, &error))?;
+        .map_err(|error| ConnectError::of(&url, &error))
+}
+
+pub(super) async fn list_over(client: kube::Client) -> kube::Result<Loaded> {
     let mut loaded = Loaded::default();
-    for source in sources {
-        let api = Api::<DynamicObject>::all_with(client.clone(), &source.resource);
-        match pages(&api, &source, &mut loaded).await {
-            Ok(()) => {}
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                loaded.warn(Warning::Forbidden {
-                    resource: source.resource.plural.clone(),
-                    problem: status.message.clone(),
-                });
+    for (kind, offer) in offered(&client, |_| None).await? {
+        let source = match offer {
+            Offer::Source(source) => source,
+            Offer::Unavailable(problem) => {
+                unread(kind, problem, &mut loaded);
+                continue;
             }
-            Err(error) => return Err(ConnectError::of(&url, &error)),
+            Offer::No => continue,
+        };
+        let api = Api::<DynamicObject>::all_with(client.clone(), &source.resource);
+        match pages(&api, &source).await {
+            Ok(objects) => take(kind, objects, &mut loaded),
+            Err(kube::Error::Api(status)) if status.code == 403 || status.code >= 500 => {
+                unread(kind, status.message.clone(), &mut loaded);
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(loaded)
 }
 
-async fn pages(api: &Api<DynamicObject>, source: &Source, loaded: &mut Loaded) -> kube::Result<()> {
-    let mut params = ListParams::default().limit(PAGE);
-    loop {
-        let page = api.list(&params).await?;
-        for object in page.items {
-            let object = plain(object, source);
-            let read = Object::read(source.kind, object, Unknown::Ignore)
-                .and_then(|object| object.apply(&mut loaded.cluster));
-            match read {
-                Ok(()) => {
-                    *loaded
-                        .used
-                        .entry(source.kind.name().to_owned())
-                        .or_default() += 1;
+fn unread(kind: Kind, problem: String, loaded: &mut Loaded) {
+    let resource = kind.resource();
+    if let Some(decides) = kind.decides() {
+        loaded.cluster.mark_unread(&resource, decides);
+    }
+    loaded.warn(Warning::Unread { resource, problem });
+}
+
+fn take(kind: Kind, objects: Vec<Result<Object, FieldError>>, loaded: &mut Loaded) {
+    for read in objects {
+        match read.and_then(|object| object.apply(&mut loaded.cluster)) {
+            Ok(()) => {
+                *loaded.used.entry(kind.name().to_owned()).or_default() += 1;
+            }
+            Err(error) => {
+                if let Some(decides @ tracer_policy::Decides::Policies) = kind.decides() {
+                    loaded.cluster.mark_unread(&error.object, decides);
                 }
-                Err(error) => loaded.warn(Warning::Unreadable(error.to_string())),
+                loaded.warn(Warning::Unreadable(error.to_string()));
             }
         }
+    }
+}
+
+/// A list of one moment: page by page, or all at once where the server forgets that moment meanwhile (410).
+async fn pages(
+    api: &Api<DynamicObject>,
+    source: &Source,
+) -> kube::Result<Vec<Result<Object, FieldError>>> {
+    let mut params = ListParams::default().limit(PAGE);
+    let mut objects = Vec::new();
+    loop {
+        let page = match api.list(&params).await {
+            Err(kube::Error::Api(status))
+                if status.code == 410 && params.continue_token.is_some() =>
+            {
+                objects.clear();
+                params = ListParams::default();
+                continue;
+            }
+            page => page?,
+        };
+        objects.extend(
+            page.items
+                .into_iter()
+                .map(|object| Object::read(source.kind, plain(object, source), Unknown::Ignore)),
+        );
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(()),
+            None => return Ok(objects),
         }
     }
 }

@@ -4,6 +4,9 @@
 //! said to be old, and catches up without a restart.
 
 mod connect;
+mod discover;
+mod follow;
+mod link;
 mod list;
 mod resources;
 mod status;
@@ -12,9 +15,11 @@ mod watch;
 
 pub use connect::{ConnectError, Found, connect, find};
 pub use list::list;
-pub use status::{Health, Status};
+pub use status::{AsOf, Health, Status};
 pub use update::{Keeper, Update};
 pub use watch::{Updates, watch};
 
+#[cfg(test)]
+mod server_tests;
 #[cfg(test)]
 mod tests;

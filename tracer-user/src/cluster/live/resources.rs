@@ -1,6 +1,6 @@
 //! Which of the server's resources are read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use kube::Client;
 use kube::core::ApiResource;
@@ -14,12 +14,31 @@ pub(super) struct Source {
     pub(super) resource: ApiResource,
 }
 
-/// What the server offers of what is read. A kind that comes from nowhere is left out: only EndpointSlices
-/// have a stand-in (Endpoints), and policies that are not installed decide nothing.
+/// What a server offers of a kind.
+#[derive(Clone, Debug)]
+pub(super) enum Offer {
+    Source(Source),
+    /// It may have it: the server behind that part of the API does not say.
+    Unavailable(String),
+    /// It does not have it: policies that are not installed decide nothing.
+    No,
+}
+
+/// What a version of a group holds.
+enum Group {
+    Resources(BTreeSet<String>),
+    Unavailable(String),
+}
+
+/// What the server offers of what is read, each in its best version. `followed` says in which version a kind
+/// is followed already, which then counts as offered as long as its group is.
 ///
 /// # Errors
-/// Where the server does not answer.
-pub(super) async fn offered(client: &Client) -> kube::Result<Vec<Source>> {
+/// Where the server does not answer, or does not take us.
+pub(super) async fn offered(
+    client: &Client,
+    followed: impl Fn(Kind) -> Option<String>,
+) -> kube::Result<Vec<(Kind, Offer)>> {
     let groups = client.list_api_groups().await?;
     let served: BTreeSet<&str> = groups
         .groups
@@ -27,34 +46,61 @@ pub(super) async fn offered(client: &Client) -> kube::Result<Vec<Source>> {
         .flat_map(|group| &group.versions)
         .map(|version| version.group_version.as_str())
         .collect();
-    let mut sources = Vec::new();
+    let mut asked = HashMap::new();
+    let mut offers = Vec::new();
     for kind in Kind::ALL {
-        let version = kind
-            .versions()
-            .iter()
-            .find(|version| !version.contains('/') || served.contains(**version));
-        let Some(version) = version else { continue };
-        if version.contains('/') && !is_served(client, version, kind).await? {
-            continue;
+        let followed = followed(kind);
+        let mut offer = Offer::No;
+        for version in kind.versions() {
+            if !version.contains('/') {
+                offer = Offer::Source(source(kind, version));
+                break;
+            }
+            if !served.contains(version) {
+                continue;
+            }
+            if followed.as_deref() == Some(version) {
+                offer = Offer::Source(source(kind, version));
+                break;
+            }
+            if !asked.contains_key(version) {
+                asked.insert(*version, group(client, version).await?);
+            }
+            match &asked[version] {
+                Group::Resources(names) if names.contains(kind.plural()) => {
+                    offer = Offer::Source(source(kind, version));
+                    break;
+                }
+                Group::Resources(_) => {}
+                Group::Unavailable(problem) => offer = Offer::Unavailable(problem.clone()),
+            }
         }
-        sources.push(source(kind, version));
+        offers.push((kind, offer));
     }
-    // Both say the same, and one of them is enough.
-    if sources
+    let slices = offers
         .iter()
-        .any(|source| source.kind == Kind::EndpointSlice)
-    {
-        sources.retain(|source| source.kind != Kind::Endpoints);
+        .any(|(kind, offer)| *kind == Kind::EndpointSlice && matches!(offer, Offer::Source(_)));
+    // Both say the same, and one of them is enough.
+    for (kind, offer) in &mut offers {
+        if slices && *kind == Kind::Endpoints {
+            *offer = Offer::No;
+        }
     }
-    Ok(sources)
+    Ok(offers)
 }
 
-/// Whether the group has the kind: a group may be there without all of its CRDs.
-async fn is_served(client: &Client, version: &str, kind: Kind) -> kube::Result<bool> {
+/// What a group holds: it may be there without all of its CRDs.
+async fn group(client: &Client, version: &str) -> kube::Result<Group> {
     match client.list_api_group_resources(version).await {
-        Ok(list) => Ok(list.resources.iter().any(|own| own.name == kind.plural())),
-        // Discovery of an aggregated group fails with its server.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 503 => Ok(false),
+        Ok(list) => Ok(Group::Resources(
+            list.resources.into_iter().map(|own| own.name).collect(),
+        )),
+        Err(kube::Error::Api(status)) => match status.code {
+            404 => Ok(Group::Resources(BTreeSet::new())),
+            401 => Err(kube::Error::Api(status)),
+            // Discovery of an aggregated group fails with its server.
+            _ => Ok(Group::Unavailable(status.message.clone())),
+        },
         Err(error) => Err(error),
     }
 }

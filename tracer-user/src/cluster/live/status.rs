@@ -1,10 +1,11 @@
 //! How current the state is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
+use tracer_policy::model::ObjectRef;
 
 /// What is known of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,18 +14,28 @@ enum State {
     Listing,
     /// Listed whole, and followed.
     Synced,
-    /// We may not read it.
-    Forbidden(String),
+    /// It cannot be read, and why: mostly, we may not.
+    Unread(String),
+}
+
+/// Why nothing new comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The server does not answer.
+    Silent,
+    /// The server does not take our credentials.
+    Refused,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     resources: BTreeMap<String, State>,
+    /// Objects that could not be understood.
+    unreadable: BTreeSet<(String, ObjectRef)>,
     /// The last time the server answered.
     answered: Option<Timestamp>,
-    /// Why it does not answer, since when.
-    silent: Option<(Timestamp, String)>,
-    /// When the state was written that we started from.
+    trouble: Option<(Trouble, String)>,
+    /// When the state was written that is worked from until all is listed.
     snapshot: Option<Timestamp>,
 }
 
@@ -46,8 +57,33 @@ pub enum Health {
         /// Why not.
         problem: String,
     },
-    /// Some resources may not be read.
+    /// The server does not take our credentials: this is what was last known.
+    Refused {
+        /// When it last did, if it ever did.
+        since: Option<Timestamp>,
+        /// What it says.
+        problem: String,
+    },
+    /// Some resources cannot be read.
     Partial(Vec<String>),
+}
+
+/// From when a state is that is not current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// The server answered last then, and the state was followed till then.
+    Answered(Timestamp),
+    /// It was written to disk then, by an agent that ran before.
+    Snapshot(Timestamp),
+}
+
+impl AsOf {
+    /// The time.
+    pub const fn time(self) -> Timestamp {
+        match self {
+            Self::Answered(time) | Self::Snapshot(time) => time,
+        }
+    }
 }
 
 impl Health {
@@ -74,10 +110,40 @@ impl fmt::Display for Health {
                 since: None,
                 problem,
             } => write!(f, "the API server does not answer ({problem})"),
+            Self::Refused { since, problem } => {
+                write!(
+                    f,
+                    "the API server does not take our credentials ({problem}): renew them, they are read again \
+                     by themselves"
+                )?;
+                match since {
+                    Some(since) => {
+                        write!(f, "; working from what was known at {since:.0}")
+                    }
+                    None => Ok(()),
+                }
+            }
             Self::Partial(resources) => write!(
                 f,
-                "may not list {}: grant it, see deploy/; what they would say is missing",
+                "cannot list {}: grant it, see deploy/; verdicts that hang on it are unknown",
                 resources.join(", ")
+            ),
+        }
+    }
+}
+
+/// What [`Health`] says, and what else there is to say.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.health().fmt(f)?;
+        if let Some(AsOf::Snapshot(time)) = self.as_of() {
+            write!(f, "; working from the snapshot of {time:.0}")?;
+        }
+        match self.unreadable_objects() {
+            0 => Ok(()),
+            objects => write!(
+                f,
+                "; {objects} objects could not be understood, see the log"
             ),
         }
     }
@@ -105,60 +171,128 @@ impl Status {
             .insert(resource.to_owned(), State::Synced);
     }
 
+    /// There is no such resource, or no longer.
+    pub(super) fn absent(&self, resource: &str) {
+        let mut inner = self.inner();
+        inner.resources.remove(resource);
+        inner.unreadable.retain(|(own, _)| own != resource);
+    }
+
     /// Whether this is news.
-    pub(super) fn forbidden(&self, resource: &str, problem: String) -> bool {
-        let forbidden = State::Forbidden(problem);
+    pub(super) fn unread(&self, resource: &str, problem: String) -> bool {
+        let unread = State::Unread(problem);
         let before = self
             .inner()
             .resources
-            .insert(resource.to_owned(), forbidden.clone());
-        before != Some(forbidden)
+            .insert(resource.to_owned(), unread.clone());
+        before != Some(unread)
     }
 
-    /// The server answered; whether it had been silent.
+    /// An object could not be understood; whether this is news.
+    pub(super) fn unreadable(&self, resource: &str, id: &ObjectRef) -> bool {
+        self.inner()
+            .unreadable
+            .insert((resource.to_owned(), id.clone()))
+    }
+
+    /// An object could be understood, or is gone.
+    pub(super) fn readable(&self, resource: &str, id: &ObjectRef) {
+        let mut inner = self.inner();
+        if !inner.unreadable.is_empty() {
+            inner.unreadable.remove(&(resource.to_owned(), id.clone()));
+        }
+    }
+
+    /// The list of a resource begins anew.
+    pub(super) fn anew(&self, resource: &str) {
+        self.inner().unreadable.retain(|(own, _)| own != resource);
+    }
+
+    /// How many objects could not be understood; their last readable form is kept.
+    pub fn unreadable_objects(&self) -> usize {
+        self.inner().unreadable.len()
+    }
+
+    /// The server answered; whether it had been silent or had refused us.
     pub(super) fn answered(&self, now: Timestamp) -> bool {
         let mut inner = self.inner();
         inner.answered = Some(now);
-        inner.silent.take().is_some()
+        inner.trouble.take().is_some()
     }
 
     /// The server did not answer; whether this is news.
-    pub(super) fn silent(&self, now: Timestamp, problem: String) -> bool {
-        let mut inner = self.inner();
-        let news = inner.silent.is_none();
-        let since = inner.silent.take().map_or(now, |(since, _)| since);
-        inner.silent = Some((since, problem));
-        news
+    pub(super) fn silent(&self, problem: String) -> bool {
+        self.trouble(Trouble::Silent, problem)
     }
 
-    /// The state started from a snapshot written at `time`.
+    /// The server does not take our credentials; whether this is news.
+    pub(super) fn refused(&self, problem: String) -> bool {
+        self.trouble(Trouble::Refused, problem)
+    }
+
+    fn trouble(&self, trouble: Trouble, problem: String) -> bool {
+        let before = self.inner().trouble.replace((trouble, problem));
+        before.is_none_or(|(before, _)| before != trouble)
+    }
+
+    /// The state is one that was written at `time`, until [`Status::caught_up`].
     pub fn started_from_snapshot(&self, time: Timestamp) {
         self.inner().snapshot = Some(time);
+    }
+
+    /// Everything was listed: nothing is left of the snapshot.
+    pub fn caught_up(&self) {
+        self.inner().snapshot = None;
+    }
+
+    /// From when the state is, where it is not current and this is known.
+    pub fn as_of(&self) -> Option<AsOf> {
+        let inner = self.inner();
+        let answered = inner.answered.filter(|_| inner.trouble.is_some());
+        inner
+            .snapshot
+            .map(AsOf::Snapshot)
+            .or(answered.map(AsOf::Answered))
+    }
+
+    /// Whether the server is silent or refuses us.
+    pub fn is_in_trouble(&self) -> bool {
+        self.inner().trouble.is_some()
     }
 
     /// How current the state is.
     pub fn health(&self) -> Health {
         let inner = self.inner();
-        if let Some((_, problem)) = &inner.silent {
-            return Health::Stale {
-                since: inner.answered.or(inner.snapshot),
-                problem: problem.clone(),
-            };
+        let since = inner.answered;
+        match &inner.trouble {
+            Some((Trouble::Silent, problem)) => {
+                return Health::Stale {
+                    since,
+                    problem: problem.clone(),
+                };
+            }
+            Some((Trouble::Refused, problem)) => {
+                return Health::Refused {
+                    since,
+                    problem: problem.clone(),
+                };
+            }
+            None => {}
         }
         let states = || inner.resources.values();
         if inner.resources.is_empty() || states().any(|state| *state == State::Listing) {
             return Health::Starting;
         }
-        let forbidden: Vec<_> = inner
+        let unread: Vec<_> = inner
             .resources
             .iter()
-            .filter(|(_, state)| matches!(state, State::Forbidden(_)))
+            .filter(|(_, state)| matches!(state, State::Unread(_)))
             .map(|(name, _)| name.clone())
             .collect();
-        if forbidden.is_empty() {
+        if unread.is_empty() {
             Health::Synced
         } else {
-            Health::Partial(forbidden)
+            Health::Partial(unread)
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use tracer_policy::Cluster;
 use tracer_policy::model::ObjectRef;
+use tracer_policy::{Cluster, Decides};
 
 use crate::cluster::Kind;
 use crate::cluster::host;
@@ -16,14 +16,18 @@ use crate::cluster::object::{self, Object};
 pub enum Update {
     /// An object was added or changed.
     Apply(Kind, ObjectRef, Object),
+    /// An object is there that could not be understood: what was known of it stays.
+    Unreadable(Kind, ObjectRef),
     /// An object is gone.
     Delete(Kind, ObjectRef),
     /// A list of all objects of this kind begins.
     Begin(Kind),
     /// The list is whole: what was not in it is gone.
     End(Kind),
-    /// There will be no list of this kind: it may not be read.
+    /// There is nothing of this kind: the server does not have it, or no longer.
     Absent(Kind),
+    /// This kind cannot be listed or followed, so that its objects are not known until it can.
+    Unread(Kind),
 }
 
 /// Keeps the state by the changes that come.
@@ -33,7 +37,7 @@ pub struct Keeper {
     held: HashMap<Kind, HashSet<ObjectRef>>,
     /// Objects of the list that is being read.
     fresh: HashMap<Kind, HashSet<ObjectRef>>,
-    /// Kinds that were listed whole, or never will be.
+    /// Kinds that were listed whole, or of which it is known that they cannot be.
     listed: HashSet<Kind>,
     expected: HashSet<Kind>,
     host: Option<(String, Vec<IpAddr>)>,
@@ -62,11 +66,20 @@ impl Keeper {
     pub fn apply(&mut self, update: Update, now: Timestamp, cluster: &mut Cluster) -> bool {
         match update {
             Update::Apply(kind, id, object) => {
+                understood(kind, &id, true, cluster);
                 if let Some(fresh) = self.fresh.get_mut(&kind) {
                     fresh.insert(id.clone());
                 }
                 self.held.entry(kind).or_default().insert(id);
                 self.put(kind, object, now, cluster)
+            }
+            Update::Unreadable(kind, id) => {
+                understood(kind, &id, false, cluster);
+                if let Some(fresh) = self.fresh.get_mut(&kind) {
+                    fresh.insert(id.clone());
+                }
+                self.held.entry(kind).or_default().insert(id);
+                false
             }
             Update::Delete(kind, id) => {
                 if let Some(held) = self.held.get_mut(&kind) {
@@ -80,21 +93,40 @@ impl Keeper {
                 false
             }
             Update::End(kind) => {
-                self.listed.insert(kind);
                 let fresh = self.fresh.remove(&kind).unwrap_or_default();
-                let held = self.held.entry(kind).or_default();
-                let gone: Vec<_> = held.difference(&fresh).cloned().collect();
-                *held = fresh;
-                for id in &gone {
-                    take(kind, id, now, cluster);
-                }
-                kind == Kind::Node && !gone.is_empty()
+                self.listed(kind, fresh, now, cluster)
             }
             Update::Absent(kind) => {
+                self.fresh.remove(&kind);
+                self.listed(kind, HashSet::new(), now, cluster)
+            }
+            Update::Unread(kind) => {
                 self.listed.insert(kind);
+                if let Some(decides) = kind.decides() {
+                    cluster.mark_unread(&kind.resource(), decides);
+                }
                 false
             }
         }
+    }
+
+    /// A kind's objects are these and no others; whether nodes changed.
+    fn listed(
+        &mut self,
+        kind: Kind,
+        fresh: HashSet<ObjectRef>,
+        now: Timestamp,
+        cluster: &mut Cluster,
+    ) -> bool {
+        self.listed.insert(kind);
+        cluster.mark_read(&kind.resource());
+        let held = self.held.entry(kind).or_default();
+        let gone: Vec<_> = held.difference(&fresh).cloned().collect();
+        *held = fresh;
+        for id in &gone {
+            take(kind, id, now, cluster);
+        }
+        kind == Kind::Node && !gone.is_empty()
     }
 
     fn put(&self, kind: Kind, object: Object, now: Timestamp, cluster: &mut Cluster) -> bool {
@@ -116,7 +148,21 @@ impl Keeper {
     }
 }
 
+/// A policy that could not be understood leaves verdicts open; of other objects the last form has to do.
+fn understood(kind: Kind, id: &ObjectRef, understood: bool, cluster: &mut Cluster) {
+    let Some(decides @ Decides::Policies) = kind.decides() else {
+        return;
+    };
+    let name = || format!("{} {}", kind.name(), id.to_string().trim_start_matches('/'));
+    if !understood {
+        cluster.mark_unread(&name(), decides);
+    } else if cluster.unread(decides).next().is_some() {
+        cluster.mark_read(&name());
+    }
+}
+
 fn take(kind: Kind, id: &ObjectRef, now: Timestamp, cluster: &mut Cluster) {
+    understood(kind, id, true, cluster);
     if kind == Kind::Pod {
         cluster.retire_pod(id, now);
     } else {
