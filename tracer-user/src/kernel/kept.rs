@@ -1,12 +1,13 @@
 //! Going on with what an earlier agent left in the kernel, or taking over from it.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::error::Error;
 use super::flows::{Counted, Flows};
 use super::load::Loader;
 use super::parts::{Maps, Parts};
-use super::pin::{Generation, Home, Marks, Settled, hand_over, remove};
+use super::pin::{Generation, Home, Marks, Settled, hand_over, remove, try_remove};
 
 /// What stays in the kernel.
 pub(super) struct Kept {
@@ -27,6 +28,8 @@ struct Older {
     flows: Flows,
     /// When all was told, on the kernel's clock.
     told_ns: Option<u64>,
+    /// That it cannot be removed was said.
+    stays: bool,
 }
 
 /// Programs out of a home: the right ones if they are there, else new ones, which take over from those
@@ -83,6 +86,7 @@ pub(super) fn keep(
             flows: Flows::new(maps.flows, maps.overflow, 0, marks)?,
             name,
             told_ns: None,
+            stays: false,
         });
     }
     let kept = Kept {
@@ -93,6 +97,25 @@ pub(super) fn keep(
         _home: home,
     };
     Ok((parts, Some(kept)))
+}
+
+impl Older {
+    /// Takes its maps away; whether they are gone.
+    fn is_removed(&mut self) -> bool {
+        match try_remove(&self.path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => {
+                if !std::mem::replace(&mut self.stays, true) {
+                    let name = &self.name;
+                    tracing::warn!(
+                        "cannot remove what was pinned as {name}, and goes on trying: {error}"
+                    );
+                }
+                false
+            }
+        }
+    }
 }
 
 impl Kept {
@@ -109,12 +132,10 @@ impl Kept {
                 older.told_ns = (!older.flows.is_owing()).then_some(now_ns);
             }
         }
-        self.older.retain(|older| {
+        self.older.retain_mut(|older| {
             let done = older.told_ns.is_some_and(|told| told <= settled_ns);
-            if done {
-                remove(&older.path);
-            }
-            !done
+            // As long as it is there, the next agent has to know that it was told.
+            !(done && older.is_removed())
         });
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -100,12 +101,12 @@ impl Home {
         let lock = lock(&folder)
             .map_err(cannot)?
             .ok_or_else(|| format!("{}: another agent has it", folder.display()))?;
-        let home = Self {
-            folder,
+        remove_strangers(&pin.root, &folder);
+        Ok(Self {
+            // By what is open: the path's own folders may be closed to us once capabilities are given up.
+            folder: format!("/proc/self/fd/{}", lock.as_raw_fd()).into(),
             _lock: lock,
-        };
-        home.remove_strangers(&pin.root);
-        Ok(home)
+        })
     }
 
     /// What this agent left, oldest first. What was not finished is removed.
@@ -138,12 +139,12 @@ impl Home {
     pub(in super::super) fn claims(&self) -> PathBuf {
         self.folder.join("claims")
     }
+}
 
-    fn remove_strangers(&self, root: &Path) {
-        for (_, path) in folders(root) {
-            if path != self.folder && matches!(lock(&path), Ok(Some(_))) {
-                remove(&path);
-            }
+fn remove_strangers(root: &Path, own: &Path) {
+    for (_, path) in folders(root) {
+        if path != own && matches!(lock(&path), Ok(Some(_))) {
+            remove(&path);
         }
     }
 }
@@ -174,7 +175,8 @@ pub(in super::super) fn remove(path: &Path) {
     }
 }
 
-fn try_remove(path: &Path) -> io::Result<()> {
+/// [`remove`], for those who can do something about it.
+pub(in super::super) fn try_remove(path: &Path) -> io::Result<()> {
     for (_, folder) in folders(path) {
         try_remove(&folder)?;
     }
