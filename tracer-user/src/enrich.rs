@@ -211,6 +211,7 @@ pub fn stranger(ip: IpAddr, port: Option<u16>, kind: PeerKind) -> Peer {
         service: None,
         original: None,
         process: None,
+        uid: None,
     }
 }
 
@@ -222,6 +223,7 @@ fn peer(owner: Owner<'_>, ip: IpAddr, port: Option<u16>) -> Peer {
             workload: pod.workload.as_ref().map(|workload| workload.name.clone()),
             node: pod.node.clone(),
             labels: pod.labels.clone(),
+            uid: pod.uid.clone(),
             ..stranger(ip, port, PeerKind::Pod)
         },
         Owner::Node(node, _) => Peer {

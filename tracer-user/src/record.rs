@@ -207,6 +207,9 @@ pub struct Peer {
     /// The process of this machine that sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessInfo>,
+    /// The pod's `metadata.uid`; not part of the record as others read it.
+    #[serde(skip)]
+    pub uid: Option<String>,
 }
 
 /// An address and a port.

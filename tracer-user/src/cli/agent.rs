@@ -16,6 +16,7 @@ use crate::http::{self, Health};
 use crate::kernel::{self, Capture, Clock, Pin};
 use crate::pipeline::{self, Inbox, Ledger, Losses, Outlet, Past, Stages};
 use crate::sink::Sink;
+use crate::sink::events::events;
 use crate::sink::metrics::{Count, Metrics};
 use crate::stream::{Access, DEFAULT_SOCKET, History, Server, access};
 
@@ -58,6 +59,9 @@ pub(super) struct AgentArgs {
     /// Take out of the kernel what agents left there, and end.
     #[arg(long, env = "TRACER_UNPIN")]
     unpin: bool,
+    /// Write no Kubernetes Events. They are written where the cluster is a live one.
+    #[arg(long, env = "TRACER_NO_EVENTS")]
+    no_events: bool,
     /// Series a metric may have before further ones fold into `other`.
     #[arg(
         long,
@@ -145,7 +149,7 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
             owner: args.socket_owner,
             group: args.socket_group,
         };
-        let stream = Server::bind(&args.socket, access, &node, History::default())?;
+        let socket = Server::bind(&args.socket, access, &node, History::default())?;
         let past = pin.as_ref().and_then(|_| Past::read(&ledger));
         let options = kernel::Options {
             measure_cost: args.measure_cost,
@@ -155,6 +159,11 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
         };
         let mut capture = Capture::start(&options)?;
         let inbox = Inbox::default();
+        let client = if args.no_events {
+            None
+        } else {
+            state.client().await
+        };
         let attribution = state.start(&node, inbox.waker(), &stop).await?;
         tracing::info!(
             node,
@@ -196,10 +205,16 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
             following: attribution.following,
             ledger,
         };
-        let sinks: Vec<Box<dyn Sink>> =
-            vec![Box::new(Count::new(metrics)), Box::new(stream.publisher())];
+        let events = client.map(|client| {
+            let (sink, writer) = events(&node, metrics.events());
+            tokio::spawn(writer.run(client, stop.clone()));
+            sink
+        });
+        let mut sinks: Vec<Box<dyn Sink>> =
+            vec![Box::new(Count::new(metrics)), Box::new(socket.publisher())];
+        sinks.extend(events.map(|sink| Box::new(sink) as Box<dyn Sink>));
         let outlet = Outlet::new(Filter::default(), sinks, None);
-        let stream = tokio::spawn(stream.serve(stop.clone()));
+        let stream = tokio::spawn(socket.serve(stop.clone()));
         let result = pipeline::run(&mut capture, inbox, stages, outlet, losses, stop.clone()).await;
         stop.cancel();
         match server.await {

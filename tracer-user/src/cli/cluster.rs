@@ -135,6 +135,15 @@ pub(super) struct Attribution {
 }
 
 impl ForCapture {
+    /// A client to write to the live cluster with.
+    pub(super) async fn client(&self) -> Option<kube::Client> {
+        let Self::Live(found) = self else {
+            return None;
+        };
+        // That it cannot be used is said by who follows the cluster.
+        live::connect(found).await.ok().map(|(client, _)| client)
+    }
+
     /// Starts following where the state is live, until `stop` is cancelled.
     pub(super) async fn start(
         self,

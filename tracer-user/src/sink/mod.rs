@@ -1,6 +1,7 @@
 //! Where drops go: one file an output.
 
 mod compact;
+pub mod events;
 mod json;
 pub mod metrics;
 mod pcapng;

@@ -66,6 +66,7 @@ pub(crate) fn strikes(cluster: &Cluster<'_>, enforcement: &mut Enforcement) -> R
     cluster.wait_ready("vault", PROBES.pod, "False")?;
     seen_by_prometheus(&prometheus, &[PROBES, CALLS])?;
     lines_tell_the_story(cluster)?;
+    events_tell_the_story(cluster)?;
     let mut drops = String::new();
     for watch in watches {
         drops += &told(watch?)?;
@@ -156,6 +157,37 @@ fn lines_tell_the_story(cluster: &Cluster<'_>) -> Result<()> {
         ] {
             ensure!(printed.contains(word), "`{word}` is not in: {printed}");
         }
+    }
+    Ok(())
+}
+
+/// `kubectl describe pod` and the policy's own Events, where people look first.
+fn events_tell_the_story(cluster: &Cluster<'_>) -> Result<()> {
+    for (kind, hint) in [(PROBES, "ingress"), (CALLS, "egress")] {
+        // An Event is named as the alert on the same traffic is.
+        let words = [kind.alert, "vault/vault-policy", &format!("allow {hint}")];
+        let is_told =
+            |line: &str| line.contains("Warning") && words.iter().all(|word| line.contains(word));
+        until(
+            &format!("{}'s description tells {words:?}", kind.pod),
+            || Ok(cluster.describe("vault", kind.pod)?.lines().any(is_told)),
+        )
+        .with_context(|| cluster.describe("vault", kind.pod).unwrap_or_default())?;
+        let of_policy = [
+            "-n",
+            "vault",
+            "get",
+            "events",
+            "--field-selector",
+            "involvedObject.kind=NetworkPolicy,involvedObject.name=vault-policy",
+        ];
+        let pod = format!("pod vault/{}", kind.pod);
+        until(&format!("an Event of the policy names {pod}"), || {
+            let events = cluster.plane.kubectl(&of_policy)?;
+            Ok(events
+                .lines()
+                .any(|line| line.contains(kind.alert) && line.contains(&pod)))
+        })?;
     }
     Ok(())
 }

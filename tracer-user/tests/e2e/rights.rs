@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::cluster::Cluster;
 
-/// The account's rights are those the agent uses: each reading verb on each kind, and no other.
+/// The account's rights are those the agent uses: each reading verb on each kind, writing Events, and no other.
 pub(crate) fn are_those_of_a_reader(cluster: &Cluster<'_>) -> Result<()> {
     for resource in [
         "namespaces",
@@ -28,6 +28,18 @@ pub(crate) fn are_those_of_a_reader(cluster: &Cluster<'_>) -> Result<()> {
                 "{verb} {resource}: expected {may}"
             );
         }
+    }
+    for (verb, may) in [
+        ("create", true),
+        ("patch", true),
+        ("list", false),
+        ("delete", false),
+    ] {
+        let resource = "events.events.k8s.io";
+        ensure!(
+            cluster.agent_may(verb, resource)? == may,
+            "{verb} {resource}: expected {may}"
+        );
     }
     for resource in ["secrets", "configmaps"] {
         ensure!(!cluster.agent_may("list", resource)?, "may list {resource}");

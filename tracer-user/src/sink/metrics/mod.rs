@@ -32,6 +32,7 @@ pub struct Metrics {
     policy_drops: Capped<4>,
     invisible: Capped<3>,
     disagreements: Capped<3>,
+    events: IntCounterVec,
     read: Mutex<ReadAtScrape>,
 }
 
@@ -113,9 +114,19 @@ impl Metrics {
                 "Packets that the API's policies allow and the node dropped.",
                 1,
             )?,
+            events: IntCounterVec::new(
+                Opts::new(
+                    "tracer_kubernetes_events_total",
+                    "Kubernetes Events by what became of them: written, failed, or suppressed because there were too many.",
+                ),
+                &["result"],
+            )?,
             read: Mutex::new(ReadAtScrape::register(&registry)?),
             registry,
         };
+        metrics
+            .registry
+            .register(Box::new(metrics.events.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new(
                 "tracer_build_info",
@@ -126,6 +137,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics.registry.register(Box::new(build))?;
         Ok(metrics)
+    }
+
+    /// The counter of Kubernetes Events, by `result`.
+    pub fn events(&self) -> IntCounterVec {
+        self.events.clone()
     }
 
     /// Counts one drop.
