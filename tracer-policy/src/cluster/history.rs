@@ -73,6 +73,15 @@ impl Cluster {
         }
     }
 
+    /// Whether who [`Cluster::owner_at`] names gave the address up before `time`, and nobody is known to have it
+    /// since: maybe the next one is not known yet.
+    pub fn is_leftover(&self, ip: IpAddr, time: Timestamp) -> bool {
+        let ip = ip.to_canonical();
+        self.pod_entry_at(ip).is_none()
+            && self.history.before(ip, time).is_none()
+            && self.history.last(ip, time).is_some()
+    }
+
     pub(crate) fn claim(&self, ip: IpAddr, time: Option<Timestamp>) -> Claim<'_> {
         let living = self.pod_entry_at(ip);
         let Some(time) = time else {
@@ -190,9 +199,16 @@ mod tests {
         cluster.retire_pod(&ObjectRef::new("n", "old"), at(10));
         assert_eq!(owner(&cluster, 9), "old-0");
         assert_eq!(owner(&cluster, 11), "old-0", "nobody else had it since");
+        let leftover =
+            |cluster: &Cluster, second| cluster.is_leftover(IP.parse().unwrap(), at(second));
+        assert_eq!(
+            [9, 10, 11, 10 + 121].map(|second| leftover(&cluster, second)),
+            [false, true, true, false]
+        );
         cluster.succeed_pod(pod("new", 20), at(21));
         assert_eq!(owner(&cluster, 9), "old-0");
         assert_eq!(owner(&cluster, 12), "old-0");
+        assert!(!leftover(&cluster, 12), "the next one is known");
         assert_eq!(owner(&cluster, 19), "new-20", "to the second");
         assert_eq!(owner(&cluster, 21), "new-20");
     }

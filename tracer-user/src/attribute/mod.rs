@@ -60,11 +60,15 @@ impl Attributor {
         self.known = known;
     }
 
-    /// Whether both ends of a drop are somebody the cluster knows, or nobody's of whom it could.
+    /// Whether both ends of a drop are somebody the cluster knows, or nobody's of whom it could; not where one
+    /// had been a pod's that is gone, and may be another's who is not known yet.
     pub fn knows(&self, raw: &RawDrop, time: Timestamp) -> bool {
         match (&raw.flow, self.cluster.as_deref()) {
             (Some(flow), Some(cluster)) => {
                 !Ends::of(flow, &raw.story, time, cluster, &self.ranges).has_unheld()
+                    && [flow.source, flow.destination]
+                        .iter()
+                        .all(|ip| !cluster.is_leftover(*ip, time))
             }
             _ => true,
         }

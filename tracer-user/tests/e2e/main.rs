@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod churn;
 mod cluster;
 mod enforcement;
 mod incident;
@@ -56,6 +57,8 @@ fn the_incident_befalls_a_cluster_and_the_agent_tells() -> Result<()> {
     enforcement.by(&cluster, Box::new(Tc::new(Attach::Tcx)))?;
     let drops = incident::strikes(&cluster, &mut enforcement)?;
     steps.done("tc: the incident");
+    churn::blames_nobody_wrongly(&cluster, &enforcement)?;
+    steps.done("tc: pods come and go");
     outage::of_the_agent(&cluster, &enforcement)?;
     steps.done("tc: the agent killed and restarted");
     incident::is_cured(&cluster, &mut enforcement, &drops)?;
