@@ -8,6 +8,7 @@ use axum::extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,19 @@ impl State {
             Self::None => false,
             Self::Fixed => true,
             Self::Live(status) => status.health().is_synced(),
+        }
+    }
+
+    /// What is to be said of it where it is not whole and current.
+    pub fn not_current(&self) -> Option<String> {
+        (!self.is_synced()).then(|| self.to_string())
+    }
+
+    /// Until when the cluster was followed; `None` where that is not known, or files do not change.
+    fn followed_until(&self) -> Option<Timestamp> {
+        match self {
+            Self::None | Self::Fixed => None,
+            Self::Live(status) => status.followed_until(),
         }
     }
 }
@@ -129,7 +143,8 @@ async fn render(extract::State(health): extract::State<Arc<Health>>) -> Response
             return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
         }
     }
-    health.metrics.set_synced(health.state.is_synced());
+    let until = health.state.followed_until();
+    health.metrics.set_state(health.state.is_synced(), until);
     match health.metrics.render(health.losses()) {
         Ok(text) => (
             [(
@@ -146,9 +161,8 @@ async fn render(extract::State(health): extract::State<Arc<Health>>) -> Response
 /// The agent serves only once it is attached, so answering at all is half of being ready; working
 /// without cluster state is degraded, not unready, and is said.
 async fn ready(extract::State(health): extract::State<Arc<Health>>) -> String {
-    if health.state.is_synced() {
-        "ok\n".to_owned()
-    } else {
-        format!("ok: attached, {}\n", health.state)
+    match health.state.not_current() {
+        None => "ok\n".to_owned(),
+        Some(state) => format!("ok: attached, {state}\n"),
     }
 }

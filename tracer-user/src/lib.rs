@@ -13,6 +13,7 @@ pub mod decode;
 pub mod enrich;
 pub mod explain;
 pub mod filter;
+mod fingerprint;
 pub mod http;
 pub mod kernel;
 pub mod pipeline;

@@ -122,6 +122,15 @@ impl Cluster {
             .map(AsRef::as_ref)
     }
 
+    /// Whether there is a policy of this name, of whatever kind; `namespace` is empty for kinds without one.
+    pub fn has_policy(&self, namespace: &str, name: &str) -> bool {
+        self.policy(namespace, name).is_some()
+            || self.ordered().iter().any(|policy| {
+                let id = policy.id();
+                id.namespace().unwrap_or("") == namespace && id.name() == name
+            })
+    }
+
     /// The policies that isolate a pod in a direction, by name.
     pub fn isolating(
         &self,

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use serde::{Deserialize, Serialize};
 
 use super::ObjectRef;
 
@@ -9,7 +10,7 @@ use super::ObjectRef;
 const DEFAULT_PORT: u16 = 443;
 
 /// For what the API server calls a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ApiCallKind {
     /// A `ValidatingWebhookConfiguration`.
     Validating,
@@ -31,7 +32,7 @@ impl ApiCallKind {
 }
 
 /// A Service that the API server calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiCall {
     /// For what.
     pub kind: ApiCallKind,

@@ -1,9 +1,11 @@
 //! Namespaces.
 
+use serde::{Deserialize, Serialize};
+
 use super::Labels;
 
 /// A namespace: what namespace selectors match against.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// The name.
     pub name: String,

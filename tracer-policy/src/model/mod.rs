@@ -53,7 +53,7 @@ impl fmt::Display for ObjectRef {
 }
 
 /// A transport protocol, by its IP protocol number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP (6).
     Tcp,

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Labels, ObjectRef, Protocol};
 
 /// A pod, as far as packets are concerned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Namespace and name.
     pub id: ObjectRef,
@@ -40,7 +41,7 @@ pub struct Pod {
 }
 
 /// `status.phase`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Phase {
     /// Accepted, not all containers started.
     Pending,
@@ -63,7 +64,7 @@ impl Phase {
 }
 
 /// A declared container port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerPort {
     /// `name`, which a policy's named port refers to.
     pub name: Option<String>,
@@ -74,7 +75,7 @@ pub struct ContainerPort {
 }
 
 /// What controls a pod: the name people know.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Workload {
     /// `StatefulSet`, `Deployment`, `DaemonSet`, `Job`, ...
     pub kind: String,
@@ -83,7 +84,7 @@ pub struct Workload {
 }
 
 /// One probe (or lifecycle hook) through which the kubelet sends traffic to the pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// Which probe.
     pub kind: ProbeKind,
@@ -102,7 +103,7 @@ pub struct Probe {
 }
 
 /// Which probe or hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ProbeKind {
     /// `startupProbe`.
     Startup,
@@ -115,7 +116,7 @@ pub enum ProbeKind {
 }
 
 /// How a probe is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Handler {
     /// `httpGet`, with its path and whether it is `HTTPS`.
     Http {

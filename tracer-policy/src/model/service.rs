@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Labels, ObjectRef, Protocol};
 
 /// A Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Namespace and name.
     pub id: ObjectRef,
@@ -18,7 +20,7 @@ pub struct Service {
 }
 
 /// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// `name`, empty where there is only one.
     pub name: String,
@@ -31,7 +33,7 @@ pub struct ServicePort {
 }
 
 /// One EndpointSlice, or one Endpoints object: addresses and ports behind a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
     /// Namespace and name of the object itself.
     pub id: ObjectRef,
@@ -44,7 +46,7 @@ pub struct Endpoints {
 }
 
 /// An address behind a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The address.
     pub ip: IpAddr,
@@ -53,7 +55,7 @@ pub struct Endpoint {
 }
 
 /// A port behind a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointPort {
     /// `name`, as in the Service's port.
     pub name: String,

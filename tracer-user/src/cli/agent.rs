@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,10 +18,13 @@ use crate::pipeline::{self, Inbox, Ledger, Losses, Outlet, Past, Stages};
 use crate::sink::Sink;
 use crate::sink::events::events;
 use crate::sink::metrics::{Count, Metrics};
-use crate::stream::{Access, DEFAULT_SOCKET, History, Server, access};
+use crate::stream::{Access, DEFAULT_SOCKET, History, Says, Server, access};
 
 /// Where every CNI pins, too.
 const DEFAULT_PIN: &str = "/sys/fs/bpf/tracer";
+
+/// Survives a reboot, after which the API server may come up later than this node.
+const DEFAULT_STATE_DIR: &str = "/var/lib/tracer";
 
 /// `tracer agent`
 #[derive(Debug, Args)]
@@ -62,6 +65,10 @@ pub(super) struct AgentArgs {
     /// Write no Kubernetes Events. They are written where the cluster is a live one.
     #[arg(long, env = "TRACER_NO_EVENTS")]
     no_events: bool,
+    /// Where the cluster's state is kept on disk, for a start while the API server is out of reach: a folder
+    /// of its own, or `none`.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR, env = "TRACER_STATE_DIR")]
+    state_dir: PathBuf,
     /// Series a metric may have before further ones fold into `other`.
     #[arg(
         long,
@@ -86,6 +93,10 @@ impl AgentArgs {
         let mut name = self.socket.clone().into_os_string();
         name.push(".ledger");
         name.into()
+    }
+
+    fn state_dir(&self) -> Option<&Path> {
+        (self.state_dir.as_os_str() != "none").then_some(&*self.state_dir)
     }
 
     /// `--unpin`
@@ -164,7 +175,9 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
         } else {
             state.client().await
         };
-        let attribution = state.start(&node, inbox.waker(), &stop).await?;
+        let attribution = state
+            .start(&node, inbox.waker(), args.state_dir(), &stop)
+            .await?;
         tracing::info!(
             node,
             hook = capture.hooks().kfree_skb.as_str(),
@@ -189,6 +202,8 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
         let ledger = capture
             .settled()
             .map(|settled| Ledger::new(ledger, Arc::clone(&metrics), Arc::clone(&losses), settled));
+        let state = attribution.state.clone();
+        let says: Says = Arc::new(move || state.not_current());
         let health = Arc::new(Health::new(
             Arc::clone(&metrics),
             capture.meter(),
@@ -214,7 +229,7 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
             vec![Box::new(Count::new(metrics)), Box::new(socket.publisher())];
         sinks.extend(events.map(|sink| Box::new(sink) as Box<dyn Sink>));
         let outlet = Outlet::new(Filter::default(), sinks, None);
-        let stream = tokio::spawn(socket.serve(stop.clone()));
+        let stream = tokio::spawn(socket.serve(says, stop.clone()));
         let result = pipeline::run(&mut capture, inbox, stages, outlet, losses, stop.clone()).await;
         stop.cancel();
         match server.await {

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracer_policy::Cluster;
 
 use super::{Common, Error, color};
 use crate::attribute::Attributor;
-use crate::cluster::live::{self, Found, Keeper};
+use crate::cluster::live::{self, Found, Keeper, Recorder, Snapshot};
 use crate::cluster::{Kind, Loaded, host, load, load_onto};
 use crate::http::State;
 use crate::pipeline::{Following, Waker};
@@ -144,11 +145,13 @@ impl ForCapture {
         live::connect(found).await.ok().map(|(client, _)| client)
     }
 
-    /// Starts following where the state is live, until `stop` is cancelled.
+    /// Starts following where the state is live, until `stop` is cancelled; from what is kept in `state_dir`,
+    /// where it goes on to be kept.
     pub(super) async fn start(
         self,
         node: &str,
         waker: Waker,
+        state_dir: Option<&Path>,
         stop: &CancellationToken,
     ) -> Result<Attribution, Error> {
         let name = node.to_owned();
@@ -165,14 +168,22 @@ impl ForCapture {
             },
             Self::Live(found) => {
                 let wake = Arc::new(move || waker.wake());
-                let updates = live::watch(&found, stop.clone(), wake)
+                let mut keeper = Keeper::new(name.clone(), host_addresses());
+                let mut cluster = Cluster::new();
+                let (as_of, recorder) = match state_dir {
+                    Some(folder) => kept(&found, folder, &mut keeper, &mut cluster).await,
+                    None => (None, None),
+                };
+                keeper.expect(Kind::ALL);
+                let updates = live::watch(&found, stop.clone(), wake, recorder)
                     .await
                     .map_err(|error| Error::Environment(error.to_string()))?;
                 let state = State::Live(updates.status.clone());
-                let mut keeper = Keeper::new(name.clone(), host_addresses());
-                keeper.expect(Kind::ALL);
-                let mut attributor = Attributor::new(name, Some(Arc::new(Cluster::new())));
-                attributor.set_known(false);
+                let mut attributor = Attributor::new(name, Some(Arc::new(cluster)));
+                attributor.set_known(as_of.is_some());
+                if let Some(as_of) = as_of {
+                    updates.status.started_from_snapshot(as_of);
+                }
                 Attribution {
                     attributor,
                     following: Some(Following::new(updates, keeper)),
@@ -181,6 +192,35 @@ impl ForCapture {
             }
         })
     }
+}
+
+/// Brings the state in from `folder`, and has it kept there; from when what was there is.
+async fn kept(
+    found: &Found,
+    folder: &Path,
+    keeper: &mut Keeper,
+    cluster: &mut Cluster,
+) -> (Option<Timestamp>, Option<Recorder>) {
+    // That the configuration cannot be used is said by who follows the cluster.
+    let Ok(id) = live::cluster_id(found).await else {
+        return (None, None);
+    };
+    let snapshot = match Snapshot::open(folder, &id) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            tracing::warn!(
+                "{}: {error}; without an API server, the next agent will start from no snapshot (--state-dir \
+                 chooses another folder)",
+                folder.display()
+            );
+            return (None, None);
+        }
+    };
+    let as_of = snapshot.restore(keeper, cluster);
+    let recorder = snapshot.keep().inspect_err(|error| {
+        tracing::warn!("the cluster's state is not kept on disk: {error}");
+    });
+    (as_of, recorder.ok())
 }
 
 /// Reads objects, and says what is worth saying of them.

@@ -149,6 +149,9 @@ fn from_agent(
         "watching drops on {} (from its agent)",
         client.node()
     ));
+    if let Some(state) = client.state() {
+        color::warn(&format!("{}: {state}", client.node()));
+    }
     let mut tail = last.map(|last| Tail::new(filter.clone(), last));
     let mut outlet = Outlet::new(filter, sinks(args)?, args.count);
     let stopper = client.stopper()?;
@@ -263,7 +266,7 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
         pipeline::stop_on_signals(&stop, args.duration)?;
         let mut capture = Capture::start(&args.capture.options(common))?;
         let inbox = Inbox::default();
-        let attribution = state.start(&node, inbox.waker(), &stop).await?;
+        let attribution = state.start(&node, inbox.waker(), None, &stop).await?;
         let stages = Stages {
             decoder: capture.decoder(),
             clock: Clock::new(),

@@ -6,6 +6,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracer_policy::model::{self, ApiCallKind, ObjectError, ObjectRef};
 use tracer_policy::{Cluster, PolicyKind};
@@ -13,7 +14,7 @@ use tracer_policy::{Cluster, PolicyKind};
 use super::kind::Kind;
 
 /// An object in the form the cluster state takes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Object {
     /// `v1` Namespace.
     Namespace(model::Namespace),

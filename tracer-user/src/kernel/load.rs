@@ -20,11 +20,12 @@ use super::kept::{Kept, keep};
 use super::layout::{add_conntrack, layout};
 use super::meter::{self, Meter};
 use super::parts::{Log, Maps, Parts};
-use super::pin::{Home, Marks, Pin, Settled, fingerprint, wait_for_older};
+use super::pin::{Home, Marks, Pin, Settled, wait_for_older};
 use super::reasons::{ReasonNames, Reasons, Selection};
 use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
 use crate::decode::{Decoder, PLACES, Resolve};
+use crate::fingerprint::fingerprint;
 
 /// The eBPF object; empty where the build lacked the toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer.bpf.o"));

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::outlet::Outlet;
 use super::queue::Record;
 use crate::attribute::Attributor;
 use crate::cluster::live::{Keeper, Updates};
@@ -55,8 +56,8 @@ impl Following {
         }
     }
 
-    /// Applies what has come; whether anything has.
-    pub(super) fn catch_up(&mut self, attributor: &mut Attributor) -> bool {
+    /// Applies what has come, and tidies up now and then.
+    pub(super) fn catch_up(&mut self, attributor: &mut Attributor, outlet: &mut Outlet) {
         let mut changed = false;
         let mut nodes = false;
         while let Ok(update) = self.updates.receiver.try_recv() {
@@ -70,13 +71,17 @@ impl Following {
         }
         if changed && self.keeper.is_whole() {
             attributor.set_known(true);
+            self.updates.status.caught_up();
             self.start = None;
         }
         if Instant::now() >= self.tidy {
             attributor.cluster_mut().forget_gone(Timestamp::now());
             self.tidy = Instant::now() + TIDY;
+            // Who is not known any more may only be out of sight.
+            if self.keeper.is_whole() && self.updates.status.health().is_synced() {
+                outlet.tidy(attributor.cluster_mut());
+            }
         }
-        changed
     }
 
     /// Until when to wait before the first drop is looked at: the first whole state is worth a moment.

@@ -179,7 +179,7 @@ fn follow(
     while let Some(until) = following.start()
         && early.len() < EARLY
     {
-        following.catch_up(&mut stages.attributor);
+        following.catch_up(&mut stages.attributor, outlet);
         match receiver.next(Some(until)) {
             Next::Woken => {}
             Next::End => break,
@@ -187,7 +187,7 @@ fn follow(
         }
     }
     'records: loop {
-        following.catch_up(&mut stages.attributor);
+        following.catch_up(&mut stages.attributor, outlet);
         while let Some((raw, time)) = following.release(&stages.attributor) {
             if !give(&raw, time, stages, outlet)? {
                 break 'records;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tracer_policy::Cluster;
+
 use crate::decode::RawDrop;
 use crate::filter::Filter;
 use crate::record::Drop;
@@ -67,6 +69,13 @@ impl Outlet {
     /// What a sink says.
     pub fn flush(&mut self) -> io::Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.flush())
+    }
+
+    /// Has sinks forget what is of nobody who is in `cluster`.
+    pub fn tidy(&mut self, cluster: &Cluster) {
+        for sink in &mut self.sinks {
+            sink.tidy(cluster);
+        }
     }
 
     /// What came of it so far.

@@ -15,6 +15,8 @@ pub use wide::Wide;
 
 use std::io;
 
+use tracer_policy::Cluster;
+
 use crate::decode::RawDrop;
 use crate::record::Drop;
 
@@ -25,6 +27,9 @@ pub trait Sink: Send {
     /// # Errors
     /// What the underlying writer says; a closed pipe comes as [`io::ErrorKind::BrokenPipe`].
     fn accept(&mut self, drop: &Drop, raw: Option<&RawDrop>) -> io::Result<()>;
+
+    /// Forgets what is of nobody who is in `cluster`, which is whole and current; called now and then.
+    fn tidy(&mut self, _cluster: &Cluster) {}
 
     /// Brings out what is buffered; called whenever there is nothing more to take at once.
     ///

@@ -46,6 +46,7 @@ impl ClientError {
 #[derive(Debug)]
 pub struct Client {
     node: String,
+    state: Option<String>,
     stream: BufReader<UnixStream>,
     line: String,
 }
@@ -77,6 +78,7 @@ impl Client {
         }
         Ok(Self {
             node: greeting.node,
+            state: greeting.state,
             stream,
             line,
         })
@@ -85,6 +87,11 @@ impl Client {
     /// The agent's node.
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// What is to be said of the agent's cluster state.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
     }
 
     /// Something to shut the stream down with, from another thread.

@@ -12,7 +12,7 @@ mod server;
 pub use access::Access;
 pub use client::{Client, ClientError};
 pub use history::History;
-pub use server::{BindError, Publisher, Server};
+pub use server::{BindError, Publisher, Says, Server};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,10 @@ pub struct Greeting {
     /// Why the agent will send nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// What is to be said of the cluster state that its drops are attributed by, where that is not whole and
+    /// current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// The last line to a reader that was too slow.

@@ -43,6 +43,9 @@ pub enum BindError {
     },
 }
 
+/// Asked for each reader: what goes into [`Greeting::state`].
+pub type Says = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// The sink that feeds the stream.
 #[derive(Clone, Debug)]
 pub struct Publisher {
@@ -122,7 +125,7 @@ impl Server {
     }
 
     /// Serves until `stop` is cancelled.
-    pub async fn serve(self, stop: CancellationToken) {
+    pub async fn serve(self, says: Says, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -131,10 +134,10 @@ impl Server {
             match accepted {
                 Ok((client, _)) => {
                     let (publisher, node) = (self.publisher.clone(), self.node.clone());
-                    let stop = stop.clone();
+                    let (says, stop) = (Arc::clone(&says), stop.clone());
                     tokio::spawn(async move {
                         tokio::select! {
-                            served = attend(client, publisher, node) => {
+                            served = attend(client, publisher, node, says) => {
                                 if let Err(error) = served {
                                     tracing::debug!(%error, "a stream reader went away");
                                 }
@@ -160,7 +163,12 @@ impl std::ops::Drop for Server {
     }
 }
 
-async fn attend(client: UnixStream, publisher: Publisher, node: String) -> io::Result<()> {
+async fn attend(
+    client: UnixStream,
+    publisher: Publisher,
+    node: String,
+    says: Says,
+) -> io::Result<()> {
     let (read, mut write) = client.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(LONGEST_REQUEST));
@@ -180,6 +188,7 @@ async fn attend(client: UnixStream, publisher: Publisher, node: String) -> io::R
             version: VERSION,
             node,
             refused,
+            state: says(),
         })?,
     )
     .await?;

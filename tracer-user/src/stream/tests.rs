@@ -50,7 +50,8 @@ impl Agent {
                         Server::bind(&path, Access::default(), "node-a", History::new(3, 1 << 20))
                             .unwrap();
                     sender.send(server.publisher()).unwrap();
-                    server.serve(stop).await;
+                    let says = Arc::new(|| Some("the state is old".to_owned()));
+                    server.serve(says, stop).await;
                 });
             })
         };
@@ -113,6 +114,7 @@ fn a_follower_gets_the_past_then_what_comes() {
     agent.drops(1..3);
     let mut client = Client::connect(&agent.path, &request(Some(1), None, true)).unwrap();
     assert_eq!(client.node(), "node-a");
+    assert_eq!(client.state(), Some("the state is old"));
     assert_eq!(client.next().unwrap().unwrap().time.as_second(), 2);
     agent.drops(3..4);
     assert_eq!(client.next().unwrap().unwrap().time.as_second(), 3);

@@ -84,10 +84,9 @@ impl Cluster<'_> {
 
     /// The sum of a metric's series that have all of these labels.
     pub(crate) fn metric(&self, name: &str, labels: &[String]) -> Result<u64> {
-        let name = format!("{name}{{");
         self.metrics()?
             .lines()
-            .filter(|line| line.starts_with(&name))
+            .filter(|line| line.split(['{', ' ']).next() == Some(name))
             .filter(|line| labels.iter().all(|label| line.contains(label)))
             .map(|line| {
                 let value = line.rsplit_once(' ').context("a metric without a value")?.1;
@@ -98,15 +97,20 @@ impl Cluster<'_> {
 
     /// The text of /metrics.
     pub(crate) fn metrics(&self) -> Result<String> {
+        self.ask_agent("/metrics")
+    }
+
+    /// What the agent answers at a path.
+    pub(crate) fn ask_agent(&self, path: &str) -> Result<String> {
         let address = (plan::NODE.v4, PORT);
         let mut connection = self.lab.node().enter(|| TcpStream::connect(address))??;
         connection.set_read_timeout(Some(PATIENCE))?;
-        let request = "GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n";
+        let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes())?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        ensure!(head.starts_with("HTTP/1.1 200"), "/metrics: {head}");
+        ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
         Ok(body.to_owned())
     }
 }

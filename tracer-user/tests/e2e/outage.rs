@@ -6,22 +6,44 @@ use crate::agent::PROBES;
 use crate::cluster::{Cluster, until};
 use crate::enforcement::Enforcement;
 
-/// Without an API server the agent goes on from what it knows, says so, and catches up without a restart.
+/// Without an API server the agent goes on from what it knows, says so, and catches up without a restart; and
+/// so does one that starts meanwhile, from the snapshot of the one before.
 pub(crate) fn of_the_api_server(
     cluster: &mut Cluster<'_>,
     enforcement: &Enforcement,
 ) -> Result<()> {
+    let agent = agent_container(cluster)?;
     cluster.plane.stop_api_server();
     cluster.wait_synced(false)?;
     let known = cluster.counted_invisible(PROBES)?;
     until("probes are counted without an API server", || {
         Ok(cluster.counted_invisible(PROBES)? > known)
     })?;
+    let known = cluster.counted_invisible(PROBES)?;
+    cluster.node.kill_container(&agent)?;
+    until("a new agent says what it works from", || {
+        let said = cluster.ask_agent("/readyz").unwrap_or_default();
+        Ok(said.contains("the API server does not answer")
+            && said.contains("working from the snapshot of"))
+    })?;
+    let followed = cluster.metric("tracer_cluster_state_timestamp_seconds", &[])?;
+    ensure!(followed > 0, "the state is of no time");
+    until("the new agent knows probes by name", || {
+        Ok(cluster.counted_invisible(PROBES)? > known)
+    })?;
     cluster.plane.start_api_server()?;
     cluster.wait_synced(true)?;
-    let restarts = cluster.agent_restarts()?;
-    ensure!(restarts == 0, "the agent was restarted {restarts} times");
+    let said = cluster.ask_agent("/readyz")?;
+    ensure!(said == "ok\n", "/readyz: {said}");
+    until("the kubelet has told of the one restart", || {
+        Ok(cluster.agent_restarts()? == 1)
+    })?;
     enforcement.agrees(cluster).map(drop)
+}
+
+fn agent_container(cluster: &Cluster<'_>) -> Result<String> {
+    let id = "jsonpath={.status.containerStatuses[0].containerID}";
+    cluster.get("tracer", &cluster.agent()?, id)
 }
 
 /// The agent is killed; the kubelet starts it again, and the new one counts on from the old one's counts,
@@ -30,9 +52,7 @@ pub(crate) fn of_the_agent(cluster: &Cluster<'_>, enforcement: &Enforcement) -> 
     let before = enforcement.agrees(cluster)?;
     let probes = cluster.counted_invisible(PROBES)?;
     let restarts = cluster.agent_restarts()?;
-    let id = "jsonpath={.status.containerStatuses[0].containerID}";
-    let container = cluster.get("tracer", &cluster.agent()?, id)?;
-    cluster.node.kill_container(&container)?;
+    cluster.node.kill_container(&agent_container(cluster)?)?;
     until("the kubelet restarts the agent", || {
         Ok(cluster.agent_restarts()? > restarts)
     })?;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use crate::fingerprint::fingerprint;
+
 /// Where K3s keeps its administrator's kubeconfig.
 const K3S: &str = "/etc/rancher/k3s/k3s.yaml";
 /// Where a pod's service account is mounted.
@@ -87,28 +89,51 @@ pub fn find() -> Option<Found> {
 /// # Errors
 /// Where the configuration cannot be used.
 pub async fn connect(found: &Found) -> Result<(Client, String), ConnectError> {
-    let error = |problem: String| ConnectError::Config {
-        from: found.clone(),
-        problem,
-    };
+    let mut config = config(found).await?;
+    config.connect_timeout = Some(CONNECT_WITHIN);
+    let url = url(&config);
+    let client = Client::try_from(config).map_err(|problem| unusable(found, &problem))?;
+    Ok((client, url))
+}
+
+/// What tells the cluster from others without asking it: where its API server is, and who signs for it. (In
+/// every K3s, pods see the server at the same address.)
+///
+/// # Errors
+/// Where the configuration cannot be used.
+pub async fn cluster_id(found: &Found) -> Result<String, ConnectError> {
+    let config = config(found).await?;
+    let authorities = config.root_cert.iter().flatten();
+    let signed_by = fingerprint(authorities.map(Vec::as_slice));
+    Ok(format!("{} {signed_by:016x}", url(&config)))
+}
+
+async fn config(found: &Found) -> Result<Config, ConnectError> {
     let options = KubeConfigOptions::default();
-    let mut config = match found {
+    match found {
         Found::Kubeconfig => Config::from_kubeconfig(&options)
             .await
-            .map_err(|problem| error(cause(&problem)))?,
+            .map_err(|problem| unusable(found, &problem)),
         Found::File(path) => {
-            let file = Kubeconfig::read_from(path).map_err(|problem| error(cause(&problem)))?;
+            let file = Kubeconfig::read_from(path).map_err(|problem| unusable(found, &problem))?;
             Config::from_custom_kubeconfig(file, &options)
                 .await
-                .map_err(|problem| error(cause(&problem)))?
+                .map_err(|problem| unusable(found, &problem))
         }
-        Found::InCluster => Config::incluster().map_err(|problem| error(cause(&problem)))?,
-    };
-    config.connect_timeout = Some(CONNECT_WITHIN);
+        Found::InCluster => Config::incluster().map_err(|problem| unusable(found, &problem)),
+    }
+}
+
+fn unusable(found: &Found, problem: &dyn std::error::Error) -> ConnectError {
+    ConnectError::Config {
+        from: found.clone(),
+        problem: cause(problem),
+    }
+}
+
+fn url(config: &Config) -> String {
     let url = config.cluster_url.to_string();
-    let url = url.trim_end_matches('/').to_owned();
-    let client = Client::try_from(config).map_err(|problem| error(cause(&problem)))?;
-    Ok((client, url))
+    url.trim_end_matches('/').to_owned()
 }
 
 /// An error's first cause: what wraps it (`client error (Connect)`) says less.

@@ -17,6 +17,7 @@ use super::connect::cause;
 use super::link::Link;
 use super::list::plain;
 use super::resources::Source;
+use super::snapshot::Recorder;
 use super::status::Status;
 use super::update::Update;
 use crate::cluster::Kind;
@@ -35,11 +36,16 @@ const RETRY_AT_MOST: Duration = Duration::from_secs(30);
 pub(super) struct Out {
     pub(super) sender: mpsc::Sender<Update>,
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
+    /// Where they are written down.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Out {
     /// Whether anyone still wants changes.
     pub(super) async fn send(&self, update: Update) -> bool {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(&update).await;
+        }
         let sent = self.sender.send(update).await.is_ok();
         (self.wake)();
         sent

@@ -10,7 +10,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{ConnectError, Found, cause, connect};
-use super::status::Status;
+use super::snapshot::Recorder;
+use super::status::{Health, Status};
 
 /// How often the server is asked whether it is there, and how long it may take to say so.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -75,7 +76,12 @@ impl Link {
     }
 
     /// Whether the server answers at all: a watch that is quiet looks the same either way.
-    pub(super) async fn heartbeat(&self, status: Status, stop: CancellationToken) {
+    pub(super) async fn heartbeat(
+        &self,
+        status: Status,
+        recorder: Option<Recorder>,
+        stop: CancellationToken,
+    ) {
         let mut ticks = tokio::time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -96,6 +102,11 @@ impl Link {
                 Ok(Ok(_)) => self.answered(&status),
                 Ok(Err(error)) => self.silent(&status, &cause(&error)),
                 Err(_) => self.silent(&status, "no answer within 5 s"),
+            }
+            if let Some(recorder) = &recorder
+                && matches!(status.health(), Health::Synced | Health::Partial(_))
+            {
+                recorder.as_of(Timestamp::now()).await;
             }
         }
     }

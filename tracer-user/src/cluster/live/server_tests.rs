@@ -139,7 +139,7 @@ impl Followed {
         let mut keeper = Keeper::default();
         keeper.expect([Kind::Pod, Kind::NetworkPolicy]);
         Self {
-            updates: over(link, stop.clone(), Arc::new(|| {})),
+            updates: over(link, stop.clone(), Arc::new(|| {}), None),
             keeper,
             cluster: Cluster::new(),
             applied: BTreeSet::new(),

@@ -255,6 +255,12 @@ impl Status {
             .or(answered.map(AsOf::Answered))
     }
 
+    /// Until when the cluster was followed: by us, or by whom the snapshot is of.
+    pub fn followed_until(&self) -> Option<Timestamp> {
+        let inner = self.inner();
+        inner.snapshot.or(inner.answered)
+    }
+
     /// Whether the server is silent or refuses us.
     pub fn is_in_trouble(&self) -> bool {
         self.inner().trouble.is_some()

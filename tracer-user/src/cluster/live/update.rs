@@ -62,6 +62,11 @@ impl Keeper {
         !self.expected.is_empty() && self.expected.iter().all(|kind| self.listed.contains(kind))
     }
 
+    /// What is held counts as old: every kind is to be listed before the state is whole.
+    pub(super) fn begin_anew(&mut self) {
+        self.listed.clear();
+    }
+
     /// Applies a change that became known at `now`; whether nodes changed, hence pod ranges.
     pub fn apply(&mut self, update: Update, now: Timestamp, cluster: &mut Cluster) -> bool {
         match update {

@@ -10,6 +10,7 @@ use super::connect::{ConnectError, Found};
 use super::discover::Discovery;
 use super::follow::Out;
 use super::link::Link;
+use super::snapshot::Recorder;
 use super::status::Status;
 use super::update::Update;
 
@@ -25,7 +26,8 @@ pub struct Updates {
     pub status: Status,
 }
 
-/// Follows the cluster until `stop` is cancelled. `wake` is called after each change.
+/// Follows the cluster until `stop` is cancelled. `wake` is called after each change; `recorder` has each
+/// written down.
 ///
 /// The server need not be there yet.
 ///
@@ -35,14 +37,16 @@ pub async fn watch(
     found: &Found,
     stop: CancellationToken,
     wake: Arc<dyn Fn() + Send + Sync>,
+    recorder: Option<Recorder>,
 ) -> Result<Updates, ConnectError> {
-    Ok(over(Link::open(found).await?, stop, wake))
+    Ok(over(Link::open(found).await?, stop, wake, recorder))
 }
 
 pub(super) fn over(
     link: Link,
     stop: CancellationToken,
     wake: Arc<dyn Fn() + Send + Sync>,
+    recorder: Option<Recorder>,
 ) -> Updates {
     let (sender, receiver) = mpsc::channel(UNDER_WAY);
     let status = Status::default();
@@ -50,11 +54,15 @@ pub(super) fn over(
     let discovery = Discovery::new(
         Arc::clone(&link),
         status.clone(),
-        Out { sender, wake },
+        Out {
+            sender,
+            wake,
+            recorder: recorder.clone(),
+        },
         stop.clone(),
     );
     let own = status.clone();
-    tokio::spawn(async move { link.heartbeat(own, stop).await });
+    tokio::spawn(async move { link.heartbeat(own, recorder, stop).await });
     tokio::spawn(discovery.run());
     Updates { receiver, status }
 }

@@ -12,6 +12,7 @@ use tracer_common::ABI;
 
 use super::super::parts::Parts;
 use super::handover::is_retired;
+use crate::fingerprint::fingerprint;
 
 /// `BPF_FS_MAGIC`, <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/magic.h>.
 const BPF_FS: FsWord = 0xcafe_4a11;
@@ -237,18 +238,6 @@ fn is_bpffs(path: &Path) -> bool {
 /// A name without what a bpffs refuses, and the same for the same agent.
 fn folder_name(agent: &str) -> String {
     format!("{:016x}", fingerprint([agent.as_bytes()]))
-}
-
-/// FNV-1a: a fingerprint that no version of a library changes.
-pub(in super::super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
-    for part in parts {
-        // The length sets parts apart.
-        for byte in part.iter().copied().chain(part.len().to_le_bytes()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod folder;
 mod handover;
 mod marks;
 
-pub(super) use folder::{Generation, Home, fingerprint, remove, try_remove};
+pub(super) use folder::{Generation, Home, remove, try_remove};
 pub use folder::{Pin, unpin};
 pub(super) use handover::{hand_over, wait_for_older};
 pub(super) use marks::{MarkSet, Told};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use prometheus::{IntCounter, IntCounterVec};
 use serde::{Deserialize, Serialize};
@@ -34,9 +35,25 @@ pub struct Capped<const N: usize> {
 /// Series at hand.
 #[derive(Debug, Default)]
 struct Known<const N: usize> {
-    own: HashMap<[String; N], IntCounter>,
+    own: HashMap<[String; N], Own>,
     /// Those that others were folded into.
     others: HashMap<[String; N], IntCounter>,
+}
+
+#[derive(Debug)]
+struct Own {
+    counter: IntCounter,
+    /// When it counted last.
+    last: Instant,
+}
+
+impl Own {
+    fn new(counter: IntCounter) -> Self {
+        Self {
+            counter,
+            last: Instant::now(),
+        }
+    }
 }
 
 impl<const N: usize> Capped<N> {
@@ -59,14 +76,15 @@ impl<const N: usize> Capped<N> {
     pub fn add(&self, labels: [&str; N], packets: u64) {
         let mut known = self.lock();
         let key = labels.map(str::to_owned);
-        if let Some(counter) = known.own.get(&key) {
-            counter.inc_by(packets);
+        if let Some(own) = known.own.get_mut(&key) {
+            own.counter.inc_by(packets);
+            own.last = Instant::now();
             return;
         }
         if known.own.len() < self.max_series {
             let counter = self.family.with_label_values(&labels);
             counter.inc_by(packets);
-            known.own.insert(key, counter);
+            known.own.insert(key, Own::new(counter));
             return;
         }
         let mut rest = labels;
@@ -79,20 +97,34 @@ impl<const N: usize> Capped<N> {
         self.folded.inc_by(packets);
     }
 
+    /// Forgets series that have not counted since `before`, and that are of nobody who is there.
+    pub(super) fn expire(&self, before: Instant, is_there: impl Fn(&[String; N]) -> bool) {
+        let mut known = self.lock();
+        known.own.retain(|labels, own| {
+            let stays = own.last >= before || is_there(labels);
+            if !stays {
+                // It is there, as nobody else removes any.
+                let _ = self.family.remove_label_values(labels);
+            }
+            stays
+        });
+    }
+
     /// Every series, those that were folded too, with labels in the order of `names`.
     pub(super) fn export(&self, metric: &str, names: &[&str; N]) -> Vec<Series> {
         let known = self.lock();
-        let all = known.own.iter().chain(&known.others);
-        all.map(|(values, counter)| Series {
-            metric: metric.to_owned(),
-            labels: names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .zip(values.iter().cloned())
-                .collect(),
-            packets: counter.get(),
-        })
-        .collect()
+        let own = known.own.iter().map(|(key, own)| (key, &own.counter));
+        own.chain(&known.others)
+            .map(|(values, counter)| Series {
+                metric: metric.to_owned(),
+                labels: names
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .zip(values.iter().cloned())
+                    .collect(),
+                packets: counter.get(),
+            })
+            .collect()
     }
 
     /// Goes on with a series of an earlier process; one with other labels is left out.
@@ -110,7 +142,7 @@ impl<const N: usize> Capped<N> {
         if rest.iter().all(|value| *value == OTHER) {
             known.others.insert(key, counter);
         } else {
-            known.own.insert(key, counter);
+            known.own.insert(key, Own::new(counter));
         }
     }
 

@@ -4,12 +4,21 @@ mod capped;
 
 pub use capped::{Capped, Series};
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use tracer_policy::Cluster;
+use tracer_policy::model::Pod;
 
 use crate::decode::RawDrop;
 use crate::record::{Class, Direction, Drop, DropAction, Peer, PolicyVerdict};
+
+/// How long a series stays when nothing it is of is there any more: a few scrapes, so that its last packets
+/// are seen.
+const EXPIRY: Duration = Duration::from_mins(15);
 
 /// What the kernel side and the pipeline have counted themselves; read at scrape time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +52,7 @@ struct ReadAtScrape {
     kernel_ns: IntCounter,
     kernel_runs: IntCounter,
     synced: IntGauge,
+    followed_until: IntGauge,
 }
 
 const DROPS: (&str, [&str; 8]) = (
@@ -231,9 +241,38 @@ impl Metrics {
         }
     }
 
-    /// Whether cluster state is complete.
-    pub fn set_synced(&self, synced: bool) {
-        self.read().synced.set(i64::from(synced));
+    /// Forgets series of workloads and policies that `cluster` has no longer and that have not counted for
+    /// a quarter of an hour.
+    pub fn expire(&self, cluster: &Cluster, now: Instant) {
+        let Some(before) = now.checked_sub(EXPIRY) else {
+            return;
+        };
+        let living = Living::of(cluster);
+        self.drops.expire(
+            before,
+            |[.., source_in, source, destination_in, destination]| {
+                living.has(source_in, source) && living.has(destination_in, destination)
+            },
+        );
+        self.invisible.expire(before, |[_, namespace, workload]| {
+            living.has(namespace, workload)
+        });
+        self.disagreements
+            .expire(before, |[_, namespace, workload]| {
+                living.has(namespace, workload)
+            });
+        self.policy_drops
+            .expire(before, |[_, _, namespace, policy]| {
+                cluster.has_policy(namespace, policy)
+            });
+    }
+
+    /// Whether the cluster's state is whole and current, and until when it was followed.
+    pub fn set_state(&self, synced: bool, followed_until: Option<Timestamp>) {
+        let read = self.read();
+        read.synced.set(i64::from(synced));
+        let until = followed_until.map_or(0, Timestamp::as_second);
+        read.followed_until.set(until);
     }
 
     /// The text exposition format, with what was counted elsewhere as of now.
@@ -259,6 +298,24 @@ impl Metrics {
     }
 }
 
+/// Whose series are of somebody who is there.
+struct Living<'a>(HashSet<(&'a str, &'a str)>);
+
+impl<'a> Living<'a> {
+    fn of(cluster: &'a Cluster) -> Self {
+        let of_pod = |pod: &'a Pod| {
+            let workload = pod.workload.as_ref().map_or(&pod.id.name, |own| &own.name);
+            (pod.id.namespace.as_str(), workload.as_str())
+        };
+        Self(cluster.pods().map(of_pod).collect())
+    }
+
+    /// An end that is no pod's is always there.
+    fn has(&self, namespace: &str, workload: &str) -> bool {
+        namespace.is_empty() || self.0.contains(&(namespace, workload))
+    }
+}
+
 /// The sink that counts.
 #[derive(Debug)]
 pub struct Count(Arc<Metrics>);
@@ -274,6 +331,10 @@ impl super::Sink for Count {
     fn accept(&mut self, drop: &Drop, _raw: Option<&RawDrop>) -> std::io::Result<()> {
         self.0.observe(drop);
         Ok(())
+    }
+
+    fn tidy(&mut self, cluster: &Cluster) {
+        self.0.expire(cluster, Instant::now());
     }
 }
 
@@ -320,6 +381,10 @@ impl ReadAtScrape {
                 "tracer_cluster_synced",
                 "1 where cluster state is complete, 0 where it is missing or stale.",
             )?,
+            followed_until: IntGauge::new(
+                "tracer_cluster_state_timestamp_seconds",
+                "Unix time until which the cluster was followed; that of the snapshot where the agent works from one; 0: never.",
+            )?,
         };
         for stage in ["kernel", "decode"] {
             read.lost.with_label_values(&[stage]);
@@ -329,6 +394,7 @@ impl ReadAtScrape {
         registry.register(Box::new(read.kernel_ns.clone()))?;
         registry.register(Box::new(read.kernel_runs.clone()))?;
         registry.register(Box::new(read.synced.clone()))?;
+        registry.register(Box::new(read.followed_until.clone()))?;
         Ok(read)
     }
 }

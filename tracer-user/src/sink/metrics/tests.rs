@@ -107,3 +107,59 @@ fn what_others_counted_is_read_at_scrape_time() {
     assert!(text.contains("tracer_kernel_ns_total 100"));
     assert!(text.contains("tracer_kernel_runs_total 5"));
 }
+
+#[test]
+fn series_expire_with_their_objects() {
+    let object = |spec: serde_json::Value| {
+        let mut object = spec;
+        object["metadata"]["namespace"] = "vault".into();
+        object
+    };
+    let pod = object(
+        serde_json::json!({"spec": {"containers": []}, "metadata": {"name": "vault-0",
+        "ownerReferences": [{"kind": "StatefulSet", "name": "vault", "controller": true, "apiVersion": "apps/v1",
+            "uid": "u"}]}}),
+    );
+    let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+    let pod = Pod::try_from(&pod).unwrap();
+    let policy = object(serde_json::json!({"metadata": {"name": "vault-policy"},
+        "spec": {"podSelector": {}}}));
+    let policy = serde_json::from_value(policy).unwrap();
+
+    let metrics = Metrics::new(1).unwrap();
+    metrics.observe(&probe());
+    let mut other = probe();
+    other.destination.as_mut().unwrap().workload = Some("unseal".to_owned());
+    metrics.observe(&other);
+    let at = |cluster: &Cluster, later: Duration| {
+        metrics.expire(cluster, Instant::now() + later);
+        let text = metrics.render(Losses::default()).unwrap();
+        [
+            "tracer_drops_total{",
+            "tracer_policy_drops_total{",
+            "tracer_invisible_drops_total{",
+        ]
+        .map(|name| {
+            let own = |line: &&str| line.starts_with(name) && line.contains("\"vault\"");
+            text.lines().filter(own).count()
+        })
+    };
+    let mut cluster = Cluster::new();
+    cluster.apply_pod(pod);
+    cluster.apply_network_policy(&policy).unwrap();
+    let soon = Duration::from_mins(14);
+    let late = Duration::from_mins(16);
+    assert_eq!(at(&cluster, late), [1, 1, 1]);
+    cluster.remove_network_policy("vault", "vault-policy");
+    assert_eq!(at(&cluster, late), [1, 0, 1]);
+    cluster.remove_pod("vault", "vault-0");
+    assert_eq!(at(&cluster, soon), [1, 0, 1]);
+    assert_eq!(at(&cluster, late), [0, 0, 0]);
+
+    // What was folded into `other` is nobody's, and there is room for others again.
+    let text = metrics.render(Losses::default()).unwrap();
+    assert!(text.contains("destination_workload=\"other\""), "{text}");
+    metrics.observe(&probe());
+    assert_eq!(at(&cluster, soon), [1, 1, 1]);
+    assert!(metrics.series().iter().any(|series| series.packets == 1));
+}
