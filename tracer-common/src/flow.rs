@@ -85,13 +85,16 @@ impl FlowKey {
     }
 }
 
+/// How far a time may be behind that the programs read once a tick of the timer: at its slowest rate (`CONFIG_HZ=100`).
+pub const COARSE_NS: u64 = 10_000_000;
+
 /// What is kept of a flow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct FlowValue {
     /// Packets so far.
     pub packets: u64,
-    /// When the last one was dropped, as [`DropEvent::ktime_ns`].
+    /// When the last one was dropped, as [`DropEvent::ktime_ns`], or up to [`COARSE_NS`] before.
     pub last_ns: u64,
     /// The first one's record without its packet, as words: bytes would be copied one by one.
     pub head: [u64; HEAD / 8],

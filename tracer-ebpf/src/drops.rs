@@ -3,10 +3,10 @@
 use core::ptr::copy_nonoverlapping;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_log_ebpf::{debug, warn};
 use tracer_common::{ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, RECORD, field, parse_into};
 
+use crate::clock;
 use crate::config::{has_reason, wants};
 use crate::flows::{self, Counted};
 use crate::handover::is_ours;
@@ -50,8 +50,7 @@ pub(crate) fn on_icmp_send(skb: u64, kind: u8, code: u8) {
         return;
     };
     count!(this, rejects);
-    // SAFETY: takes nothing, returns the time.
-    this.note(skb, unsafe { bpf_ktime_get_ns() }, kind, code);
+    this.note(skb, clock::now(), kind, code);
 }
 
 /// What the tracepoint tells.
@@ -64,8 +63,6 @@ struct Dropped {
 
 #[inline(always)]
 fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, drop: &Dropped) {
-    // SAFETY: takes nothing, returns the time.
-    let now = unsafe { bpf_ktime_get_ns() };
     let Some(skb) = SkBuff::<A>::new(drop.skb, scratch) else {
         count!(this, unreadable);
         warn!(ctx, "sk_buff {:x} cannot be read", drop.skb);
@@ -80,14 +77,15 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
     event.reason = drop.reason;
     event.location = drop.location;
     parse(ctx, this, event, &packet);
-    answer(event, drop, now);
+    answer(event, drop);
     let device = place(event, &skb);
     key.fill(event);
-    if flows::again(key, now) {
+    if flows::again(key, clock::lately(scratch)) {
         count!(this, folded);
         return;
     }
 
+    let now = clock::now();
     event.ktime_ns = now;
     describe(event, &skb, &packet, device.as_ref());
     story::tell(ctx, this, scratch, &skb, now);
@@ -120,8 +118,8 @@ fn parse(ctx: &impl EbpfContext, this: This, event: &mut DropEvent, packet: &Cap
 
 /// What the sender was told.
 #[inline(always)]
-fn answer(event: &mut DropEvent, drop: &Dropped, now: u64) {
-    let (kind, code) = match drop.note.icmp(now) {
+fn answer(event: &mut DropEvent, drop: &Dropped) {
+    let (kind, code) = match drop.note.icmp() {
         Some(icmp) => {
             event.fields |= field::ICMP_REPLY;
             icmp

@@ -33,6 +33,7 @@
     reason = "the program macros want it so"
 )]
 
+mod clock;
 mod config;
 mod drops;
 mod flows;

@@ -4,6 +4,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use tracer_common::{CAPTURE, CpuState, DropEvent, FlowKey, FlowValue, NOTE_VALID_NS};
 
+use crate::clock;
+
 /// Read by user space.
 #[map]
 static STATE: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);
@@ -30,6 +32,9 @@ pub(crate) struct Scratch {
     pub(crate) key: FlowKey,
     /// What is kept of that.
     pub(crate) value: FlowValue,
+    /// The timer's tick when the clock was read last, and what it said.
+    pub(crate) tick: u64,
+    pub(crate) tick_ns: u64,
     /// Return addresses on the stack, innermost first.
     pub(crate) frames: [u64; FRAMES],
 }
@@ -123,10 +128,13 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// ICMP type and code, if the note is fresh enough to be about the packet dropped at `now`.
+    /// ICMP type and code, if there is a note, fresh enough to be about the packet that is being dropped.
     #[inline(always)]
-    pub(crate) fn icmp(self, now: u64) -> Option<(u8, u8)> {
+    pub(crate) fn icmp(self) -> Option<(u8, u8)> {
+        if self.ktime_ns == 0 {
+            return None;
+        }
         let [kind, code, ..] = self.icmp.to_le_bytes();
-        (now.wrapping_sub(self.ktime_ns) < NOTE_VALID_NS).then_some((kind, code))
+        (clock::now().wrapping_sub(self.ktime_ns) < NOTE_VALID_NS).then_some((kind, code))
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use tokio::time::Instant;
-use tracer_common::{ABI, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field};
+use tracer_common::{
+    ABI, COARSE_NS, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::error::{Error, boxed};
@@ -211,7 +213,7 @@ impl Flows {
                 } else {
                     self.owing = true;
                 }
-            } else if aging && value.last_ns < settled_ns {
+            } else if aging && value.last_ns.saturating_add(COARSE_NS) < settled_ns {
                 idle.push((
                     key,
                     Duration::from_nanos(now_ns.saturating_sub(value.last_ns)),
@@ -325,7 +327,8 @@ fn record(value: &FlowValue, packets: u64) -> DropEvent {
     let mut event = DropEvent::new_zeroed();
     event.as_mut_bytes()[..HEAD].copy_from_slice(value.head.as_bytes());
     event.count = packets;
-    event.ktime_ns = value.last_ns;
+    // The last packet's time may be told by a clock that is behind the first one's.
+    event.ktime_ns = value.last_ns.max(first_ns(value));
     event.captured = 0;
     event
 }
