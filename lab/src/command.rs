@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 const SBIN: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
 
 /// The path of a tool: from `PATH`, else from the usual system folders.
-pub(crate) fn find(tool: &str) -> Result<PathBuf> {
+pub fn find(tool: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SBIN.iter().map(PathBuf::from))

@@ -43,6 +43,7 @@ mod policy;
 mod servers;
 pub mod traffic;
 
+pub use command::find as find_program;
 pub use floor::Floor;
 pub use lab::{Lab, Pod};
 pub use manifests::BROKEN_POLICY;

@@ -13,7 +13,7 @@ use crate::record::{Class, Drop, PolicyChange, PolicyRef, PolicyVerdict};
 const AFTER_CHANGE: SignedDuration = SignedDuration::from_mins(10);
 /// How long a dropped probe explains why a pod is not ready.
 const AFTER_PROBE: SignedDuration = SignedDuration::from_mins(2);
-/// Entries kept before old ones are looked for.
+/// Entries kept, at least, before old ones are looked for.
 const KEPT: usize = 1024;
 
 /// Remembers what was seen of late.
@@ -23,6 +23,8 @@ pub struct Correlator {
     told: HashMap<(PolicyRef, Timestamp), Timestamp>,
     /// The last dropped probe of a pod.
     probes: HashMap<ObjectRef, Timestamp>,
+    /// As many probes are kept before old ones are looked for.
+    room: usize,
 }
 
 impl Correlator {
@@ -89,8 +91,10 @@ impl Correlator {
         match drop.class {
             Some(Class::KubeletProbe) => {
                 if let Some(pod) = pod_of(drop.destination.as_ref()) {
-                    if self.probes.len() >= KEPT {
+                    if self.probes.len() >= self.room.max(KEPT) {
                         forget(&mut self.probes, time, AFTER_PROBE);
+                        // Else a cluster of many pods would have them all looked at for each drop.
+                        self.room = self.probes.len() * 2;
                     }
                     self.probes.insert(pod, time);
                 }

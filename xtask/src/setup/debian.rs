@@ -35,6 +35,9 @@ const VM: [(&str, &str); 2] = [
     ("busybox", "busybox-static"),
 ];
 
+/// What the bench compares tracer with.
+const PEERS: [(&str, &str); 2] = [("bpftrace", "bpftrace"), ("perf", "linux-perf")];
+
 /// The programs of the live tests.
 pub(super) fn ensure(workspace: &Workspace) -> Result<bool> {
     install(workspace, &PROGRAMS, "the live tests need")
@@ -48,6 +51,11 @@ pub(super) fn ensure_cross(workspace: &Workspace) -> Result<bool> {
 /// QEMU, and busybox for its guests.
 pub(super) fn ensure_vm(workspace: &Workspace) -> Result<bool> {
     install(workspace, &VM, "booting other kernels needs")
+}
+
+/// What the bench compares tracer with.
+pub(super) fn ensure_peers(workspace: &Workspace) -> Result<bool> {
+    install(workspace, &PEERS, "the bench compares tracer with")
 }
 
 fn install(workspace: &Workspace, programs: &[(&str, &'static str)], why: &str) -> Result<bool> {

@@ -42,6 +42,8 @@ pub(crate) enum Part {
     SystemPrograms,
     /// QEMU, and busybox for its guests.
     Vm,
+    /// What the bench compares tracer with.
+    Peers,
 }
 
 impl Part {
@@ -78,6 +80,7 @@ pub(crate) fn ensure(workspace: &Workspace, parts: &[Part]) -> Result<bool> {
             Part::CargoDeny => cargo_deny::ensure(workspace, &rustc)?,
             Part::SystemPrograms => debian::ensure(workspace)?,
             Part::Vm => debian::ensure_vm(workspace)?,
+            Part::Peers => debian::ensure_peers(workspace)?,
         };
     }
     Ok(did)

@@ -79,6 +79,10 @@ impl<'a> Bench<'a> {
         })
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn agent(&self) -> Result<Process> {
         Process::start(self.lab, self.tracer, "\"address\"", |command| {
             command.args(["agent", "--metrics-addr", "127.0.0.1:0"]);

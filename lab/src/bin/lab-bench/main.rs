@@ -5,6 +5,7 @@
 mod cost;
 mod floods;
 mod latency;
+mod peers;
 mod process;
 mod summary;
 
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use lab::{Lab, Wiring};
 
 use floods::Bench;
@@ -31,6 +32,33 @@ struct Arguments {
     /// Pairs of runs, with and without the tool, of which the median ratio counts.
     #[arg(long, default_value_t = 5)]
     pairs: usize,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Latency, start and memory.
+    Latency,
+    /// Nanoseconds in the kernel.
+    Kernel,
+    /// Floods with the agent.
+    Flood,
+    /// Other tools under the same flood.
+    Peers,
+}
+
+impl Part {
+    fn measure(self, bench: &Bench<'_>, summary: &mut Summary) -> Result<()> {
+        match self {
+            Self::Latency => latency::measure(bench, summary),
+            Self::Kernel => cost::measure(bench, summary),
+            Self::Flood => floods::measure(bench, summary),
+            Self::Peers => peers::measure(bench, summary),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -47,8 +75,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let lab = Lab::new(Wiring::Bridge)?;
     let bench = Bench::new(&lab, &arguments.tracer, arguments.pairs)?;
     let mut summary = Summary::default();
-    latency::measure(&bench, &mut summary)?;
-    cost::measure(&bench, &mut summary)?;
-    floods::measure(&bench, &mut summary)?;
+    for part in Part::value_variants() {
+        if arguments.only.is_empty() || arguments.only.contains(part) {
+            part.measure(&bench, &mut summary)?;
+        }
+    }
     summary.write(&arguments.out)
 }

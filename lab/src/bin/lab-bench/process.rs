@@ -1,7 +1,8 @@
 //! A program under measurement.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,42 @@ const TICK: Duration = Duration::from_millis(10);
 /// A program on the node; stopped with this value.
 pub(crate) struct Process {
     child: Child,
-    said: BufReader<ChildStderr>,
+    said: Said,
     /// From its start to its word that it is ready.
     pub(crate) start: Duration,
 }
 
+/// Where its stderr goes.
+enum Said {
+    Here(BufReader<ChildStderr>),
+    /// To a file, for one that says too much to be read at the end.
+    File(PathBuf),
+}
+
 impl Process {
+    /// Starts a program whose stderr goes to a file.
+    pub(crate) fn spawn(
+        lab: &Lab,
+        program: &Path,
+        errors: &Path,
+        configure: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let start = Instant::now();
+        let file = File::create(errors)?;
+        let child = lab.spawn_on_node(program, |command| {
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(file);
+            configure(command);
+        })?;
+        Ok(Self {
+            child,
+            said: Said::File(errors.to_owned()),
+            start: start.elapsed(),
+        })
+    }
+
     /// Starts a program, and waits for a line on stderr that has `ready` in it.
     pub(crate) fn start(
         lab: &Lab,
@@ -49,7 +80,7 @@ impl Process {
         }
         Ok(Self {
             child,
-            said,
+            said: Said::Here(said),
             start: start.elapsed(),
         })
     }
@@ -88,8 +119,13 @@ impl Process {
     pub(crate) fn stop(mut self) -> Result<String> {
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         let mut said = String::new();
-        self.said.read_to_string(&mut said)?;
+        if let Said::Here(stderr) = &mut self.said {
+            stderr.read_to_string(&mut said)?;
+        }
         let status = self.child.wait()?;
+        if let Said::File(path) = &self.said {
+            said = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+        }
         // Some of the peers let the signal end them.
         ensure!(
             status.success() || status.code().is_none() || status.code() == Some(130),

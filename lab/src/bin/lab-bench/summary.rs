@@ -17,14 +17,14 @@ impl Summary {
     /// Adds a figure that stands alone, and says it on stderr; kept to three decimals.
     pub(crate) fn add_alone(&mut self, name: &str, value: f64) {
         let value = rounded(value);
-        let _ = writeln!(std::io::stderr(), "  {name} = {value}");
+        say(&format!("{name} = {value}"));
         self.figures.insert(name.to_owned(), json!(value));
     }
 
     /// Adds a figure to a group, and says it on stderr; kept to three decimals.
     pub(crate) fn add(&mut self, group: &str, name: &str, value: f64) {
         let value = rounded(value);
-        let _ = writeln!(std::io::stderr(), "  {group}.{name} = {value}");
+        say(&format!("{group}.{name} = {value}"));
         if let Some(group) = self
             .figures
             .entry(group)
@@ -33,6 +33,19 @@ impl Summary {
         {
             group.insert(name.to_owned(), json!(value));
         }
+    }
+
+    /// Adds a figure to a part of a group.
+    pub(crate) fn add_below(&mut self, group: &str, part: &str, name: &str, value: f64) {
+        let value = rounded(value);
+        say(&format!("{group}.{part}.{name} = {value}"));
+        self.figures
+            .entry(group)
+            .or_insert_with(|| json!({}))
+            .as_object_mut()
+            .map(|group| group.entry(part).or_insert_with(|| json!({})))
+            .and_then(Value::as_object_mut)
+            .map(|part| part.insert(name.to_owned(), json!(value)));
     }
 
     /// Writes the file, and the table on stdout.
@@ -47,11 +60,22 @@ impl Summary {
                 continue;
             };
             for (name, value) in figures {
-                writeln!(out, "| {group}.{name} | {value} |")?;
+                let Some(part) = value.as_object() else {
+                    writeln!(out, "| {group}.{name} | {value} |")?;
+                    continue;
+                };
+                for (below, value) in part {
+                    writeln!(out, "| {group}.{name}.{below} | {value} |")?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Says something on stderr.
+pub(crate) fn say(what: &str) {
+    let _ = writeln!(std::io::stderr(), "  {what}");
 }
 
 fn rounded(value: f64) -> f64 {
