@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use lab::plan;
 use serde_json::{Value, json};
 
@@ -54,12 +53,7 @@ pub(crate) fn blames_nobody_wrongly(
     })?;
 
     let send = |from, port| send(cluster, from, SocketAddr::new(vault, port));
-    cluster.lab.master().enter(|| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(come_and_go(cluster, &send))
-    })??;
+    cluster.asynchronously(|client| come_and_go(client, &send))?;
     let after = enforcement.agrees(cluster)?;
     let sent = u64::from(PODS) * u64::from(PACKETS.iter().sum::<u32>());
     ensure!(
@@ -188,12 +182,9 @@ fn send(cluster: &Cluster<'_>, from: Ipv4Addr, to: SocketAddr) -> Result<()> {
 }
 
 async fn come_and_go(
-    cluster: &Cluster<'_>,
+    client: Client,
     send: &(impl Fn(Ipv4Addr, u16) -> Result<()> + Sync),
 ) -> Result<()> {
-    let file = Kubeconfig::read_from(cluster.plane.kubeconfig())?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config)?;
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
     let create = PostParams::default();
     Api::all(client.clone()).create(&create, &namespace).await?;
@@ -215,7 +206,7 @@ async fn live_and_die(
 ) -> Result<()> {
     for pod in (worker..PODS).step_by(WORKERS.into()) {
         let from = address(pod);
-        create(pods, pod).await?;
+        create(pods, &object(pod)?).await?;
         // A pod sends before the kubelet has told its address.
         for _ in 0..PACKETS[0] {
             send(from, FIRST_PORT + pod)?;
@@ -238,14 +229,18 @@ async fn live_and_die(
     Ok(())
 }
 
-async fn create(pods: &Api<Pod>, pod: u16) -> Result<()> {
-    let object: Pod = serde_json::from_value(json!({
+fn object(pod: u16) -> Result<Pod> {
+    Ok(serde_json::from_value(json!({
         "metadata": {"name": name(pod)},
         "spec": {"nodeName": NODE, "automountServiceAccountToken": false, "containers": [{"name": "c", "image": "c"}]},
-    }))?;
+    }))?)
+}
+
+/// Creates a pod, as soon as its namespace takes any.
+pub(crate) async fn create(pods: &Api<Pod>, object: &Pod) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match pods.create(&PostParams::default(), &object).await {
+        match pods.create(&PostParams::default(), object).await {
             Ok(_) => return Ok(()),
             // A namespace takes pods once it has its service account.
             Err(kube::Error::Api(status)) if status.code == 403 && Instant::now() < deadline => {

@@ -8,6 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use lab::kube::{ControlPlane, Node};
 use lab::{Lab, plan};
 
@@ -56,6 +58,24 @@ impl<'a> Cluster<'a> {
         let range = r#"{"spec": {"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24"]}}"#;
         plane.kubectl(&["patch", "node", NODE, "-p", range])?;
         Ok(Self { node, plane, lab })
+    }
+
+    /// What talks to the API server by itself, as its administrator.
+    pub(crate) fn asynchronously(
+        &self,
+        work: impl AsyncFnOnce(Client) -> Result<()> + Send,
+    ) -> Result<()> {
+        self.lab.master().enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                let file = Kubeconfig::read_from(self.plane.kubeconfig())?;
+                let options = KubeConfigOptions::default();
+                let config = Config::from_custom_kubeconfig(file, &options).await?;
+                work(Client::try_from(config)?).await
+            })
+        })?
     }
 
     /// Applies manifests and sends their pods to the node.

@@ -15,6 +15,7 @@ mod incident;
 mod outage;
 mod prometheus;
 mod rights;
+mod scale;
 
 use std::time::Instant;
 
@@ -63,6 +64,8 @@ fn the_incident_befalls_a_cluster_and_the_agent_tells() -> Result<()> {
     steps.done("tc: the agent killed and restarted");
     incident::is_cured(&cluster, &mut enforcement, &drops)?;
     steps.done("tc: cured");
+    scale::stays_small(&cluster)?;
+    steps.done("ten thousand pods");
     Ok(())
 }
 

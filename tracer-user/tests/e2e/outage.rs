@@ -41,6 +41,16 @@ pub(crate) fn of_the_api_server(
     enforcement.agrees(cluster).map(drop)
 }
 
+/// Kills the agent; returns once the one that the kubelet starts then has read the cluster.
+pub(crate) fn restart_agent(cluster: &Cluster<'_>) -> Result<()> {
+    let restarts = cluster.agent_restarts()?;
+    cluster.node.kill_container(&agent_container(cluster)?)?;
+    until("the kubelet restarts the agent", || {
+        Ok(cluster.agent_restarts()? > restarts)
+    })?;
+    cluster.wait_agent()
+}
+
 fn agent_container(cluster: &Cluster<'_>) -> Result<String> {
     let id = "jsonpath={.status.containerStatuses[0].containerID}";
     cluster.get("tracer", &cluster.agent()?, id)
@@ -51,12 +61,7 @@ fn agent_container(cluster: &Cluster<'_>) -> Result<String> {
 pub(crate) fn of_the_agent(cluster: &Cluster<'_>, enforcement: &Enforcement) -> Result<()> {
     let before = enforcement.agrees(cluster)?;
     let probes = cluster.counted_invisible(PROBES)?;
-    let restarts = cluster.agent_restarts()?;
-    cluster.node.kill_container(&agent_container(cluster)?)?;
-    until("the kubelet restarts the agent", || {
-        Ok(cluster.agent_restarts()? > restarts)
-    })?;
-    cluster.wait_agent()?;
+    restart_agent(cluster)?;
     until("the new agent counts probes", || {
         Ok(cluster.counted_invisible(PROBES)? > probes)
     })?;
