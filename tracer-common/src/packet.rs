@@ -111,8 +111,8 @@ pub struct Headers {
     pub icmp_code: u8,
     /// Bits of [`has`]: which of the fields above hold something.
     pub has: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Where the transport header is, in bytes from the network header; 0 where there is none.
+    pub transport: u16,
 }
 
 const _: () = assert!(size_of::<Headers>() == 44);
@@ -243,6 +243,7 @@ const fn is_extension(number: u8) -> bool {
 /// Ports, flags or type and code, as far as they are there.
 #[inline(always)]
 fn transport(packet: &(impl PacketBytes + ?Sized), offset: u32, headers: &mut Headers) {
+    headers.transport = u16::try_from(offset).unwrap_or(0);
     match headers.protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDPLITE => {
             let Some([s1, s0, d1, d0]) = packet.load::<4>(offset) else {

@@ -39,6 +39,9 @@ pub struct Drop {
     /// ICMP type and code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<IcmpHeader>,
+    /// The packet that it carries, or is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Box<Inner>>,
     /// How and where it was dropped.
     pub drop: DropInfo,
     /// What the policies say of it.
@@ -210,6 +213,34 @@ pub struct Peer {
     /// The pod's `metadata.uid`; not part of the record as others read it.
     #[serde(skip)]
     pub uid: Option<String>,
+}
+
+/// A packet within the packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inner {
+    /// In what it is carried.
+    pub carrier: CarrierKind,
+    /// VXLAN's network identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// Who sent it.
+    pub source: Peer,
+    /// Who was to get it.
+    pub destination: Peer,
+    /// As in [`Drop::protocol`].
+    pub protocol: String,
+}
+
+/// In what a packet is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CarrierKind {
+    /// VXLAN.
+    Vxlan,
+    /// IP in IP.
+    Ip,
+    /// An ICMP error, which is about it.
+    IcmpError,
 }
 
 /// An address and a port.

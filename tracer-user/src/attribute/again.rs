@@ -4,9 +4,10 @@ use tracer_policy::model::Protocol;
 
 use super::Attributor;
 use crate::decode::{
-    Action, Chain, DropReason, Flow, Hook, Icmp, Location, Process, RawDrop, Story, TcpFlags,
+    Action, Carrier, Chain, DropReason, Flow, Hook, Icmp, Inner, Location, Process, RawDrop, Story,
+    TcpFlags,
 };
-use crate::record::{Drop, DropAction};
+use crate::record::{CarrierKind, Drop, DropAction};
 
 impl Attributor {
     /// What this cluster says of a recorded drop. Time, node and what the kernel told stay as recorded.
@@ -25,13 +26,10 @@ impl Attributor {
 fn raw(drop: &Drop) -> RawDrop {
     let flow = || {
         let (source, destination) = (drop.source.as_ref()?, drop.destination.as_ref()?);
-        let name = drop.protocol.as_deref()?;
-        let protocol =
-            Protocol::from_name(name).or_else(|| name.parse().ok().map(Protocol::from_number))?;
         Some(Flow {
             source: source.ip,
             destination: destination.ip,
-            protocol,
+            protocol: protocol(drop.protocol.as_deref()?)?,
             source_port: source.port,
             destination_port: destination.port,
             tcp_flags: drop
@@ -86,7 +84,33 @@ fn raw(drop: &Drop) -> RawDrop {
         flow: flow(),
         packet: bytes::Bytes::new(),
         story: story(drop),
+        inner: inner(drop),
     }
+}
+
+/// What it carries, as the record has it.
+fn inner(drop: &Drop) -> Option<Inner> {
+    let carried = drop.inner.as_ref()?;
+    Some(Inner {
+        carrier: match carried.carrier {
+            CarrierKind::Vxlan => Carrier::Vxlan(carried.vni.unwrap_or_default()),
+            CarrierKind::Ip => Carrier::Ip,
+            CarrierKind::IcmpError => Carrier::IcmpError,
+        },
+        flow: Flow {
+            source: carried.source.ip,
+            destination: carried.destination.ip,
+            protocol: protocol(&carried.protocol)?,
+            source_port: carried.source.port,
+            destination_port: carried.destination.port,
+            tcp_flags: None,
+            icmp: None,
+        },
+    })
+}
+
+fn protocol(name: &str) -> Option<Protocol> {
+    Protocol::from_name(name).or_else(|| name.parse().ok().map(Protocol::from_number))
 }
 
 /// The packet's way, as the record has it.

@@ -69,6 +69,7 @@ fn raw((from, from_port): (&str, u16), (to, to_port): (&str, u16), flags: u8) ->
         }),
         packet: bytes::Bytes::new(),
         story: Story::default(),
+        inner: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Raw drop → attributed, explained, classified drop: the pure middle of the pipeline in one call.
 
 mod again;
+mod inner;
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tracer_policy::model::{Handler, Probe, ProbeKind};
 
 use crate::classify::{self, Classified};
 use crate::correlate::Correlator;
-use crate::decode::{Action, Flow, Hook, Icmp, RawDrop};
+use crate::decode::{Action, Flow, Hook, Icmp, RawDrop, Story};
 use crate::enrich::{Ends, PodRanges, stranger, tell};
 use crate::explain::explain;
 use crate::record::{
@@ -89,6 +90,11 @@ impl Attributor {
         let (source, destination) = ends.peers(cluster);
         drop.source = Some(source);
         drop.destination = Some(destination);
+        if let Some(carried) = &raw.inner {
+            let story = Story::default();
+            let ends = Ends::of(&carried.flow, &story, time, cluster, &self.ranges);
+            drop.inner = Some(Box::new(inner::record(carried, ends.peers(cluster))));
+        }
         let explained = explain(raw, &ends, cluster);
         let reply = explained.as_ref().map_or_else(
             || {
@@ -114,7 +120,8 @@ impl Attributor {
         drop.class = class;
         drop.probe = probe.map(probe_info);
         drop.symptom = classify::symptom(flow, raw.action, class, probe);
-        drop.hint = classify::hint(&ends, class, explained.as_ref(), cluster);
+        drop.hint = classify::hint(&ends, class, explained.as_ref(), cluster)
+            .or_else(|| inner::hint(raw, flow));
         let policy = explained.map(|explained| explained.policy);
         drop.direction = policy.as_ref().and_then(|policy| policy.direction);
         drop.policy = policy;
@@ -141,6 +148,14 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
     });
     let (source, destination) = ends.unzip();
     let chain = raw.story.chain.map(|chain| chain.to_string());
+    let carried = raw.inner.as_ref().map(|carried| {
+        let flow = &carried.flow;
+        let ends = (
+            unknown(flow.source, flow.source_port),
+            unknown(flow.destination, flow.destination_port),
+        );
+        Box::new(inner::record(carried, ends))
+    });
     Drop {
         time,
         node,
@@ -157,6 +172,7 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
             kind: icmp.kind,
             code: icmp.code,
         }),
+        inner: carried,
         drop: DropInfo {
             reason: raw.reason.name.clone(),
             action,

@@ -57,6 +57,7 @@ fn raw(flow: Flow, hook: Hook) -> RawDrop {
         flow: Some(flow),
         packet: bytes::Bytes::new(),
         story: Story::default(),
+        inner: None,
     }
 }
 

@@ -9,7 +9,7 @@ use tracer_policy::model::Protocol;
 use zerocopy::FromBytes;
 
 use super::{
-    Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, story,
+    Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, inner, story,
 };
 
 /// Why a record is none.
@@ -73,6 +73,7 @@ impl Decoder {
         } else {
             hook(&reason.name)
         };
+        let packet = &event.packet[..usize::from(event.captured)];
         Ok(RawDrop {
             ktime_ns: event.ktime_ns,
             count: event.count,
@@ -87,7 +88,10 @@ impl Decoder {
             flow: (event.fields & field::HEADERS != 0)
                 .then(|| flow(&event.headers))
                 .transpose()?,
-            packet: Bytes::copy_from_slice(&event.packet[..usize::from(event.captured)]),
+            inner: (event.fields & field::HEADERS != 0)
+                .then(|| inner::inner(&event.headers, packet))
+                .flatten(),
+            packet: Bytes::copy_from_slice(packet),
             story: self.story(&event, hook),
         })
     }
@@ -224,7 +228,7 @@ fn interface(event: &DropEvent) -> Option<(u32, String)> {
     valid.then(|| (event.ifindex, String::from_utf8_lossy(name).into_owned()))
 }
 
-fn flow(headers: &Headers) -> Result<Flow, DecodeError> {
+pub(super) fn flow(headers: &Headers) -> Result<Flow, DecodeError> {
     let has = |part| headers.has & part != 0;
     Ok(Flow {
         source: address(headers.version, &headers.source)?,

@@ -1,10 +1,12 @@
 //! Bytes from the ring buffer → [`RawDrop`]: pure and checked.
 
 mod decoder;
+mod inner;
 mod raw;
 mod story;
 
 pub(crate) use decoder::PLACES;
 pub use decoder::{DecodeError, Decoder, Resolve};
+pub use inner::{Carrier, Inner};
 pub use raw::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
 pub use story::{Chain, Point, Process, Story};

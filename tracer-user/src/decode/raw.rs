@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use tracer_policy::model::Protocol;
 
-use super::Story;
+use super::{Inner, Story};
 
 /// One dropped packet as the kernel reported it. What the kernel could not tell is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct RawDrop {
     pub length: u32,
     /// Addresses, ports and flags; `None` where the packet is no IP packet or too short to tell.
     pub flow: Option<Flow>,
+    /// What it carries; seen of a flow's first packet only.
+    pub inner: Option<Inner>,
     /// The packet's first bytes from the network header on, 128 at most.
     pub packet: Bytes,
     /// What is known of its way.

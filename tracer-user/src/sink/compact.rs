@@ -99,7 +99,8 @@ impl<W: Write + Send> Sink for Compact<W> {
             }
         }
         self.out.write_all(b"\n")?;
-        for note in &drop.notes {
+        let carried = drop.inner.as_deref().map(text::inner);
+        for note in carried.iter().chain(&drop.notes) {
             let dim = text::DIM;
             writeln!(self.out, "             {dim}· {note}{dim:#}")?;
         }

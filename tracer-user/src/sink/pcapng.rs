@@ -174,6 +174,7 @@ mod tests {
             flow: None,
             packet: Bytes::from_static(&[0x45, 1, 2, 3, 4]),
             story: Story::default(),
+            inner: None,
         };
         let mut file = Vec::new();
         let mut sink = Pcapng::new(&mut file).unwrap();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::record::{CarrierKind, Inner, Peer};
 use jiff::tz::TimeZone;
 
 fn probe() -> Drop {
@@ -82,6 +83,27 @@ fn compact_names_the_process_and_the_service_it_was_sent_by() {
         port: 443,
     });
     assert!(compact(&drop, 200).contains("vault/vault-0:8200 (by vault/active:443) TCP"));
+}
+
+#[test]
+fn compact_says_what_a_packet_carries() {
+    let mut drop = probe();
+    let end = |peer: &Option<Peer>| peer.clone().unwrap();
+    drop.inner = Some(Box::new(Inner {
+        carrier: CarrierKind::Vxlan,
+        vni: Some(7),
+        source: end(&drop.source),
+        destination: end(&drop.destination),
+        protocol: "TCP".to_owned(),
+    }));
+    let text = compact(&drop, 200);
+    assert!(
+        text.ends_with("· carries node-a(10.42.1.1) → vault/vault-0:8200 TCP (VXLAN 7)\n"),
+        "{text}"
+    );
+    drop.inner.as_mut().unwrap().carrier = CarrierKind::IcmpError;
+    let text = compact(&drop, 200);
+    assert!(text.contains("· an error about node-a"), "{text}");
 }
 
 #[test]

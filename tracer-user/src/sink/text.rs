@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::record::{Drop, Peer, PeerKind, PolicyInfo, PolicyVerdict};
+use crate::record::{CarrierKind, Drop, Inner, Peer, PeerKind, PolicyInfo, PolicyVerdict};
 
 /// Time and other things that only frame the line.
 pub(super) const DIM: Style = Style::new().dimmed();
@@ -57,6 +57,22 @@ pub(super) fn source(end: Option<&Peer>) -> String {
         let _ = write!(text, " [{}]", process.name);
     }
     text
+}
+
+/// What a packet carries: `carries vault/vault-0 → 10.43.0.10:53 UDP (VXLAN 1)`.
+pub(super) fn inner(inner: &Inner) -> String {
+    let flow = format!(
+        "{} → {} {}",
+        source(Some(&inner.source)),
+        destination(Some(&inner.destination)),
+        inner.protocol
+    );
+    match (inner.carrier, inner.vni) {
+        (CarrierKind::Vxlan, Some(vni)) => format!("carries {flow} (VXLAN {vni})"),
+        (CarrierKind::Vxlan, None) => format!("carries {flow} (VXLAN)"),
+        (CarrierKind::Ip, _) => format!("carries {flow} (IP in IP)"),
+        (CarrierKind::IcmpError, _) => format!("an error about {flow}"),
+    }
 }
 
 /// To whom: as [`peer_with_port`], with the Service or the address that led there.

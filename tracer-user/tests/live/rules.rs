@@ -1,7 +1,7 @@
 //! One firewall rule at one hook, seen by the real program: every backend, hook, family, protocol and
 //! verdict. The whole event has to be right, and its count is the rule's own.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -80,6 +80,59 @@ fn every_rule_is_seen_whole_and_counted_exactly() {
         wrong.push(format!("{error:#}"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What pods on different nodes say to each other, dropped by a host's firewall.
+#[test]
+fn a_tunnels_packet_shows_what_it_carries() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let watch = Watch::start(&lab, Family::V4).unwrap();
+    let rule = Rule {
+        backend: Backend::Nftables,
+        hook: Hook::Input,
+        protocol: Protocol::Udp,
+        source: None,
+        destination: NODE.v4.into(),
+        port: Some(VXLAN),
+        verdict: Verdict::Drop,
+    };
+    let rule = rule.install(lab.node()).unwrap();
+    let to = SocketAddr::new(NODE.v4.into(), VXLAN);
+    let pod = lab.pod("vault-0").addresses().v4;
+    traffic::udp_send(lab.master(), to, 1, &frame(REMOTE.v4, pod)).unwrap();
+    let counted = rule.packets().unwrap();
+    assert_eq!(counted, 1);
+    let events = watch.drops(counted).unwrap();
+    watch.stop().unwrap();
+    assert_eq!(
+        events[0]["inner"],
+        json!({"carrier": "vxlan", "vni": 1, "protocol": "UDP",
+            "source": external(REMOTE.v4.into(), Port::Number(12345)),
+            "destination": vault_0(pod.into(), Port::Number(PORT))}),
+        "{:#}",
+        events[0]
+    );
+    let hint = events[0]["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("allow UDP 8472 (VXLAN)"), "{hint}");
+}
+
+/// flannel's port.
+const VXLAN: u16 = 8472;
+
+/// VXLAN's header, Ethernet's, and a datagram from port 12345.
+fn frame(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    let mut bytes = vec![0x08, 0, 0, 0, 0, 0, 1, 0];
+    bytes.extend([0; 12]);
+    bytes.extend([0x08, 0x00]);
+    bytes.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
+    bytes.extend(from.octets());
+    bytes.extend(to.octets());
+    bytes.extend(12345_u16.to_be_bytes());
+    bytes.extend(PORT.to_be_bytes());
+    bytes.extend([0, 8, 0, 0]);
+    bytes
 }
 
 fn check(lab: &Lab, watch: &Watch, case: Case) -> Result<()> {

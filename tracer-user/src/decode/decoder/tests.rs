@@ -101,6 +101,7 @@ fn a_whole_record() {
             }),
             packet: Bytes::from_static(&[0x45, 0, 0]),
             story: Story::default(),
+            inner: None,
         }
     );
 }
