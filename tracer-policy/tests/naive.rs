@@ -4,6 +4,8 @@
     reason = "a broken generator should fail the test"
 )]
 
+#[path = "naive/admin.rs"]
+mod admin;
 #[path = "naive/judge.rs"]
 mod judge;
 #[path = "naive/worlds.rs"]
@@ -11,10 +13,11 @@ mod worlds;
 
 use std::collections::HashSet;
 
+use admin::{Version, govern};
 use judge::World;
 use proptest::prelude::*;
 use tracer_policy::{Cluster, Direction, End, Flow, Refusal, SideVerdict, suggest};
-use worlds::{cluster, flows, world};
+use worlds::{cluster, flows, governed, world};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
@@ -32,6 +35,23 @@ proptest! {
             for side in [&verdict.ingress, &verdict.egress] {
                 prop_assert_eq!(side.nearest_miss.is_some(), side.verdict == SideVerdict::Denied);
                 prop_assert_eq!(side.isolating.is_empty(), side.verdict == SideVerdict::NotIsolated);
+            }
+        }
+    }
+
+    /// The same where administrators have a say, in either version of their API.
+    #[test]
+    fn engine_and_the_administrators_api_agree(governed in governed()) {
+        for version in [Version::Alpha1, Version::Alpha2] {
+            let mut cluster = cluster(&governed.world);
+            govern(&mut cluster, &governed, version);
+            for flow in flows(&governed.world) {
+                let verdict = cluster.evaluate(&flow);
+                prop_assert_eq!(
+                    verdict.is_allowed(), governed.allows(&flow),
+                    "{:?} {}: {}", version, flow, serde_json::to_string(&verdict).unwrap()
+                );
+                prop_assert_eq!(verdict.is_denied(), !verdict.is_allowed());
             }
         }
     }

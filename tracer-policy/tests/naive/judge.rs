@@ -20,13 +20,13 @@ pub struct World {
     pub policies: Vec<NetworkPolicy>,
 }
 
-enum Side<'a> {
+pub enum Side<'a> {
     Pod(&'a Pod),
     Outside(IpAddr),
 }
 
 impl World {
-    fn side(&self, end: &End) -> Side<'_> {
+    pub fn side(&self, end: &End) -> Side<'_> {
         match end {
             End::Pod(id) => Side::Pod(self.pods.iter().find(|p| p.id == *id).unwrap()),
             End::Ip(ip) => match self.pods.iter().find(|p| p.ips.contains(ip)) {
@@ -49,7 +49,7 @@ impl World {
             && self.direction_allows("Ingress", &to, &from, &to, flow)
     }
 
-    fn direction_allows(
+    pub fn direction_allows(
         &self,
         policy_type: &str,
         subject: &Side<'_>,
@@ -60,18 +60,7 @@ impl World {
         let Side::Pod(pod) = subject else {
             return true;
         };
-        let isolating: Vec<&NetworkPolicy> = self
-            .policies
-            .iter()
-            .filter(|p| p.metadata.namespace.as_deref() == Some(&pod.id.namespace))
-            .filter(|p| {
-                let spec = p.spec.as_ref().unwrap();
-                spec.pod_selector
-                    .as_ref()
-                    .is_none_or(|s| selects(s, &pod.labels))
-            })
-            .filter(|p| types(p).iter().any(|t| t == policy_type))
-            .collect();
+        let isolating = self.isolating(policy_type, pod);
         if isolating.is_empty() {
             return true;
         }
@@ -89,6 +78,24 @@ impl World {
                     && ports_match(ports.as_deref(), destination, flow)
             })
         })
+    }
+
+    fn isolating(&self, policy_type: &str, pod: &Pod) -> Vec<&NetworkPolicy> {
+        self.policies
+            .iter()
+            .filter(|p| p.metadata.namespace.as_deref() == Some(&pod.id.namespace))
+            .filter(|p| {
+                let spec = p.spec.as_ref().unwrap();
+                spec.pod_selector
+                    .as_ref()
+                    .is_none_or(|s| selects(s, &pod.labels))
+            })
+            .filter(|p| types(p).iter().any(|t| t == policy_type))
+            .collect()
+    }
+
+    pub fn is_isolated(&self, policy_type: &str, pod: &Pod) -> bool {
+        !self.isolating(policy_type, pod).is_empty()
     }
 
     /// "If this field is empty or missing, this rule matches all sources."
@@ -146,7 +153,7 @@ fn types(policy: &NetworkPolicy) -> Vec<String> {
     types
 }
 
-fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     for (key, value) in selector.match_labels.iter().flatten() {
         if labels.get(key) != Some(value) {
             return false;
@@ -170,7 +177,7 @@ fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool 
 }
 
 /// Bit by bit, so as to share nothing with the engine.
-fn in_cidr(cidr: &str, ip: IpAddr) -> bool {
+pub fn in_cidr(cidr: &str, ip: IpAddr) -> bool {
     let (address, length) = cidr.split_once('/').unwrap();
     let length: u32 = length.parse().unwrap();
     match (address.parse().unwrap(), ip) {

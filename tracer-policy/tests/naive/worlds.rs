@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use tracer_policy::model::{ContainerPort, Labels, Namespace, ObjectRef, Phase, Pod, Protocol};
 use tracer_policy::{Cluster, End, Flow, Profile};
 
+use super::admin::{self, Governed, Peer, Policy, Port};
 use super::judge::World;
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
@@ -234,6 +235,65 @@ pub fn world() -> impl Strategy<Value = World> {
         pods: pods.into(),
         policies: policies.into_iter().take(count).collect(),
     })
+}
+
+pub fn governed() -> impl Strategy<Value = Governed> {
+    let all = &["Allow", "Deny", "Pass"][..];
+    let admin = vec(admin_policy(all), 0..4);
+    let baseline = option::of(admin_policy(&all[..2]));
+    (world(), admin, baseline).prop_map(|(world, admin, baseline)| Governed {
+        world,
+        admin,
+        baseline,
+    })
+}
+
+fn admin_policy(actions: &'static [&'static str]) -> impl Strategy<Value = Policy> {
+    (
+        selector(),
+        option::of(selector()),
+        vec(admin_rule(actions, false), 0..3),
+        vec(admin_rule(actions, true), 0..3),
+    )
+        .prop_map(|(namespaces, pods, ingress, egress)| Policy {
+            namespaces,
+            pods,
+            ingress,
+            egress,
+        })
+}
+
+fn admin_rule(
+    actions: &'static [&'static str],
+    egress: bool,
+) -> impl Strategy<Value = admin::Rule> {
+    let pods = prop_oneof![
+        selector().prop_map(Peer::Namespaces),
+        (selector(), selector()).prop_map(|(n, p)| Peer::Pods(n, p)),
+    ];
+    // Names of ports are a pod's, so that the API takes none beside networks.
+    let to_pods = (vec(pods, 1..3), option::of(vec(admin_port(true), 1..3)));
+    let networks = vec(prop::sample::select(&CIDRS[..]), 1..3).prop_map(Peer::Networks);
+    let to_networks = (
+        vec(networks, 1..3),
+        option::of(vec(admin_port(false), 1..3)),
+    );
+    let weight = u32::from(egress);
+    let what = prop_oneof![2 => to_pods, weight => to_networks];
+    (prop::sample::select(actions), what).prop_map(|(action, (peers, ports))| admin::Rule {
+        action,
+        peers,
+        ports,
+    })
+}
+
+fn admin_port(named: bool) -> impl Strategy<Value = Port> {
+    let number = || prop::sample::select(&PORTS[..]);
+    prop_oneof![
+        2 => (protocol(), number()).prop_map(|(protocol, port)| Port::Number(protocol, port)),
+        1 => (protocol(), number(), 1u16..3).prop_map(|(protocol, first, more)| Port::Range(protocol, first, first + more)),
+        u32::from(named) => prop_oneof![Just("web"), Just("dns")].prop_map(Port::Named),
+    ]
 }
 
 /// Every flow between pods, by name or address, and the outside, on every port and protocol.
