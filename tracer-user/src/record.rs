@@ -320,12 +320,25 @@ pub struct DropInfo {
     /// `netfilter`, `tc`, `xdp`, `cgroup`, ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datapath: Option<String>,
+    /// The programs that stand at the tc hook where it was dropped, in the order they are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramInfo>,
     /// Interface name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
     /// Network namespace inode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<u32>,
+}
+
+/// A BPF program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramInfo {
+    /// As in `bpftool prog show id`.
+    pub id: u32,
+    /// Its name, or that of its filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// Silent or not.

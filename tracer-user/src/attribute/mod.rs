@@ -180,6 +180,7 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
             hook: chain.or_else(|| hook.map(str::to_owned)),
             location: raw.location.symbol.clone(),
             datapath: datapath.map(str::to_owned),
+            programs: Vec::new(),
             interface: raw.interface.as_ref().map(|(_, name)| name.clone()),
             netns: raw.netns,
         },

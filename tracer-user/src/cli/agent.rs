@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CaptureArgs, Common, Error, cluster, settings};
 use crate::filter::Filter;
 use crate::http::{self, Health};
-use crate::kernel::{self, Capture, Clock, Pin};
+use crate::kernel::{self, Capture, Clock, Pin, TcPrograms};
 use crate::pipeline::{self, Inbox, Ledger, Losses, Outlet, Past, Stages};
 use crate::sink::Sink;
 use crate::sink::events::events;
@@ -216,6 +216,7 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
         let stages = Stages {
             decoder: capture.decoder(),
             clock: Clock::new(),
+            tc: TcPrograms::new(),
             attributor: attribution.attributor,
             following: attribution.following,
             ledger,

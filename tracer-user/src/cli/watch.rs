@@ -19,7 +19,7 @@ use super::{CaptureArgs, Common, Error, cluster, color, filters, settings};
 use crate::attribute::Attributor;
 use crate::filter::Filter;
 use crate::http::State;
-use crate::kernel::{Capture, Clock};
+use crate::kernel::{Capture, Clock, TcPrograms};
 use crate::pipeline::{self, Inbox, Losses, Outcome, Outlet, Stages};
 use crate::record::Drop;
 use crate::sink::{Compact, Json, Pcapng, Sink, Wide};
@@ -270,6 +270,7 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
         let stages = Stages {
             decoder: capture.decoder(),
             clock: Clock::new(),
+            tc: TcPrograms::new(),
             attributor: attribution.attributor,
             following: attribution.following,
             ledger: None,

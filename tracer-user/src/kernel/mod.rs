@@ -20,6 +20,7 @@ mod reasons;
 mod source;
 mod symbols;
 mod sys;
+mod tc;
 
 pub use attach::{Flavour, Hooks};
 pub use btf::{Btf, BtfError};
@@ -32,3 +33,4 @@ pub use privilege::give_up;
 pub use probe::{Finding, Probe, probe};
 pub use reasons::{ReasonNames, Reasons, UnknownReason};
 pub use symbols::Symbols;
+pub use tc::TcPrograms;

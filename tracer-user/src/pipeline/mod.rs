@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attribute::Attributor;
 use crate::decode::{Decoder, RawDrop};
-use crate::kernel::{Capture, Clock, Marks};
+use crate::kernel::{Capture, Clock, Marks, TcPrograms};
 
 /// What was lost between kernel and sinks, beside what the kernel side counts itself.
 #[derive(Debug, Default)]
@@ -53,6 +53,8 @@ pub struct Stages {
     pub clock: Clock,
     /// Raw drop → attributed, explained, classified drop.
     pub attributor: Attributor,
+    /// Whose programs stand where a packet was dropped.
+    pub tc: TcPrograms,
     /// Where the cluster changes while drops come in: how.
     pub following: Option<Following>,
     /// Where what was told is kept, if it is.
@@ -270,7 +272,9 @@ fn give(
     stages: &mut Stages,
     outlet: &mut Outlet,
 ) -> std::io::Result<bool> {
-    outlet.accept(&stages.attributor.attribute(raw, time), Some(raw))
+    let mut drop = stages.attributor.attribute(raw, time);
+    drop.drop.programs = stages.tc.at(raw);
+    outlet.accept(&drop, Some(raw))
 }
 
 /// Why the pipeline ended early.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{CarrierKind, Inner, Peer};
+use crate::record::{CarrierKind, Inner, Peer, ProgramInfo};
 use jiff::tz::TimeZone;
 
 fn probe() -> Drop {
@@ -104,6 +104,28 @@ fn compact_says_what_a_packet_carries() {
     drop.inner.as_mut().unwrap().carrier = CarrierKind::IcmpError;
     let text = compact(&drop, 200);
     assert!(text.contains("· an error about node-a"), "{text}");
+}
+
+#[test]
+fn the_datapath_is_named_by_its_programs() {
+    let mut drop = probe();
+    let mut named = |name: &str| {
+        let name = Some(name.to_owned());
+        drop.drop.programs = vec![ProgramInfo { id: 7, name }];
+        compact(&drop, 200)
+    };
+    let text = named("cali_tc_main");
+    assert!(
+        text.ends_with("· dropped by Calico: tc egress (cali_tc_main)\n"),
+        "{text}"
+    );
+    assert!(named("cil_to_container").contains("by Cilium"));
+    assert!(!named("mine").contains("dropped by"));
+    let text = written(
+        |out, drop| Wide::new(out).accept(drop, None).unwrap(),
+        &drop,
+    );
+    assert!(text.contains("tc egress (mine)"), "{text}");
 }
 
 #[test]

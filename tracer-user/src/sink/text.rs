@@ -59,6 +59,34 @@ pub(super) fn source(end: Option<&Peer>) -> String {
     text
 }
 
+/// The hook, with the programs that stand there: `tc egress (cil_to_container)`.
+pub(super) fn hook(drop: &Drop) -> Option<String> {
+    let hook = drop.drop.hook.as_deref()?;
+    let names: Vec<_> = names(drop).collect();
+    Some(if names.is_empty() {
+        hook.to_owned()
+    } else {
+        format!("{hook} ({})", names.join(", "))
+    })
+}
+
+fn names(drop: &Drop) -> impl Iterator<Item = &str> {
+    let programs = drop.drop.programs.iter();
+    programs.filter_map(|program| program.name.as_deref())
+}
+
+/// Whose programs dropped it, where their names say: `dropped by Calico: tc ingress (cali_tc_main)`.
+pub(super) fn datapath(drop: &Drop) -> Option<String> {
+    // As the projects name them: <https://github.com/projectcalico/calico/tree/v3.30.0/felix/bpf-gpl>,
+    // <https://github.com/cilium/cilium/tree/v1.18.0/bpf>.
+    let whose = names(drop).find_map(|name| match name {
+        name if name.starts_with("cali") => Some("Calico"),
+        name if name.starts_with("cil_") => Some("Cilium"),
+        _ => None,
+    })?;
+    Some(format!("dropped by {whose}: {}", hook(drop)?))
+}
+
 /// What a packet carries: `carries vault/vault-0 → 10.43.0.10:53 UDP (VXLAN 1)`.
 pub(super) fn inner(inner: &Inner) -> String {
     let flow = format!(

@@ -66,7 +66,7 @@ impl<W: Write + Send> Sink for Wide<W> {
                 DropAction::Drop => "drop",
                 DropAction::Reject => "reject",
             })),
-            &or_dash(drop.drop.hook.as_deref()),
+            &or_dash(text::hook(drop).as_deref()),
             &or_dash(drop.drop.interface.as_deref()),
             &text::policy(drop.policy.as_ref()),
             &or_dash(drop.symptom.as_deref()),

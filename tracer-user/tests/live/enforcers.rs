@@ -137,6 +137,7 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             "action": "drop",
             "hook": hook,
             "datapath": "tc",
+            "programs": [{"name": if hook == "tc egress" { "lab_to_pod" } else { "lab_from_pod" }}],
             "interface": vault.host_interface(),
         })
     };

@@ -190,6 +190,21 @@ impl Watch {
         let drop = object.get_mut("drop").and_then(Value::as_object_mut);
         let drop = drop.context("no drop")?;
         drop.remove("netns");
+        // Of programs, the numbers differ.
+        for program in drop
+            .get_mut("programs")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let id = program
+                .as_object_mut()
+                .and_then(|program| program.remove("id"));
+            ensure!(
+                id.is_some_and(|id| id.is_u64()),
+                "a program without a number: {line}"
+            );
+        }
         let location = drop.remove("location");
         let location = location
             .as_ref()
