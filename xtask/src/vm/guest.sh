@@ -1,13 +1,14 @@
 #!/bin/sh
 # PID 1 of the guest, in the host's root, which is read-only: runs the live tests and powers off.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp RUST_BACKTRACE=0
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run RUST_BACKTRACE=0
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs tmpfs /run
-# The tests may be below /tmp.
-case "$live" in /tmp/*) ;; *) mount -t tmpfs tmpfs /tmp ;; esac
+# Not over /tmp: the tests themselves may lie below it.
+export TMPDIR=/run/tmp
+mkdir -m 1777 "$TMPDIR"
 # The kernel's modules stay where they were unpacked: programs and the kernel itself ask this modprobe.
 mkdir /run/bin
 printf '#!/bin/sh\nexec /usr/sbin/modprobe --dirname %s "$@"\n' "$modules" >/run/bin/modprobe
