@@ -259,7 +259,12 @@ fn a_webhook_must_be_open_to_the_api_server() {
 fn each_rule_has_its_section_on_the_page() {
     use std::fmt::Write as _;
     let mut page = "# What `tracer lint` finds\n\nOne section a rule; the ids never change. Every rule is judged by the \
-                    cluster's dataplane profile.\n"
+                    cluster's dataplane profile.\n\n\
+                    Given a cluster, live or as a file, pods are judged as they run. Given manifests, Deployments and \
+                    the other\nworkloads stand for the pods they ask for, which are called `name-*`. Where there is no \
+                    node among the objects,\nany address that a rule names may be the one that a probe or the API \
+                    server needs, and what may live in another\nfolder's namespace is not missed; `--cluster` judges \
+                    the manifests as if they were applied there.\n"
         .to_owned();
     for rule in RULES {
         let _ = write!(
@@ -294,4 +299,109 @@ fn capital(text: &str) -> String {
         .next()
         .map(|first| first.to_uppercase().chain(letters).collect())
         .unwrap_or_default()
+}
+
+/// A folder of manifests: a policy, a Deployment as its pods come to be, and nothing of the cluster's own.
+fn manifests(spec: &str) -> Cluster {
+    common::cluster(&format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web, namespace: shop}}, spec: {{template: {{metadata: {{labels: {{app: web}}}}, spec: {{containers: [{{name: web, ports: [{{name: http, containerPort: 8080}}], readinessProbe: {{httpGet: {{port: http}}}}}}]}}}}}}}}\n---\n\
+         {{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: shop}}, spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: http}}]}}}}\n---\n\
+         {{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p, namespace: shop}}, spec: {{podSelector: {{}}, {spec}}}}}"
+    ))
+}
+
+#[test]
+fn manifests_are_judged_without_the_cluster_they_are_for() {
+    assert_eq!(
+        ids(&manifests("policyTypes: [Ingress, Egress]")),
+        BTreeSet::from(["apiserver-blocked", "dns-blocked", "probe-blocked"])
+    );
+    let probe = found(&manifests("policyTypes: [Ingress]"), "probe-blocked");
+    assert_eq!(
+        probe.message,
+        "the kubelet probes pod shop/web-* on port 8080/TCP, and no rule lets it in"
+    );
+    // Whatever address is named may be the one that is meant.
+    for open in [
+        "ingress: [{from: [{ipBlock: {cidr: 192.168.1.0/24}}], ports: [{port: http}]}]",
+        "ingress: [{ports: [{port: 8080}]}]",
+        "ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}]}]",
+    ] {
+        let ids = ids(&manifests(open));
+        assert!(!ids.contains("probe-blocked"), "{open}: {ids:?}");
+    }
+    for closed in [
+        "ingress: [{from: [{podSelector: {}}]}]",
+        "ingress: [{from: [{ipBlock: {cidr: 192.168.1.0/24}}], ports: [{port: 8081}]}]",
+    ] {
+        assert!(
+            ids(&manifests(closed)).contains("probe-blocked"),
+            "{closed}"
+        );
+    }
+    let mut exempt = manifests("policyTypes: [Ingress]");
+    exempt.set_profile(Some(Profile::K3S));
+    assert!(!ids(&exempt).contains("probe-blocked"));
+}
+
+#[test]
+fn manifests_that_let_dns_and_the_api_server_through() {
+    let egress = |rules: &str| {
+        ids(&manifests(&format!(
+            "policyTypes: [Egress], egress: [{rules}]"
+        )))
+    };
+    let dns = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}";
+    let api = "{to: [{ipBlock: {cidr: 192.168.1.100/32}}], ports: [{port: 6443}]}";
+    assert_eq!(egress(&format!("{dns}, {api}")), BTreeSet::new());
+    assert_eq!(egress(dns), BTreeSet::from(["apiserver-blocked"]));
+    // The address may be the node-local cache's: not said to be wrong.
+    assert_eq!(
+        egress(&format!(
+            "{api}, {{to: [{{ipBlock: {{cidr: 169.254.20.10/32}}}}], ports: [{{port: 53, protocol: UDP}}, {{port: 53}}]}}"
+        )),
+        BTreeSet::new()
+    );
+    let udp = dns.replace(", {port: 53}]", "]");
+    assert_eq!(
+        egress(&format!("{udp}, {api}")),
+        BTreeSet::from(["dns-udp-only"])
+    );
+    let torn = "{to: [{podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53}]}";
+    assert_eq!(
+        egress(&format!("{torn}, {api}")),
+        BTreeSet::from(["dns-blocked", "peer-in-other-namespace"])
+    );
+}
+
+#[test]
+fn in_manifests_a_service_leads_to_what_it_selects() {
+    let finding = found(
+        &manifests("ingress: [{ports: [{port: 80}]}]"),
+        "service-port-in-rule",
+    );
+    assert_eq!(finding.fix, "write port 8080");
+    let hook = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "shop"},
+        "webhooks": [{"name": "w", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"service": {"namespace": "shop", "name": "web", "port": 80}}}]}))
+    .unwrap();
+    let with = |spec: &str| {
+        let mut cluster = manifests(spec);
+        let calls = ApiCall::of_validating(&hook);
+        cluster.apply_api_calls(ApiCallKind::Validating, "shop", calls);
+        ids(&cluster).contains("webhook-blocked")
+    };
+    assert!(with("ingress: [{from: [{podSelector: {}}]}]"));
+    assert!(!with(
+        "ingress: [{from: [{ipBlock: {cidr: 192.168.1.100/32}}], ports: [{port: 8080}]}]"
+    ));
+}
+
+#[test]
+fn what_may_live_elsewhere_is_not_missed_in_manifests() {
+    let other = "ingress: [{from: [{namespaceSelector: {matchLabels: {team: a}}, podSelector: {matchLabels: {app: front}}}]}]";
+    assert!(!ids(&manifests(other)).contains("peer-matches-nothing"));
+    let own = "ingress: [{from: [{podSelector: {matchLabels: {app: front}}}]}]";
+    assert!(ids(&manifests(own)).contains("peer-matches-nothing"));
 }

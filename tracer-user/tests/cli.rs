@@ -415,6 +415,53 @@ fn lint_finds_the_incidents_mistakes_and_says_where() {
 }
 
 #[test]
+fn lint_knows_workloads_by_their_templates_and_fields_by_their_lines() {
+    const MANIFESTS: &str = include_str!("data/manifests.yaml");
+    let manifests = file(MANIFESTS);
+    let (status, stdout, stderr) = run(&["lint", path(&manifests)]);
+    assert_eq!(status, Some(1), "{stderr}");
+    let line_of = |text: &str| MANIFESTS.lines().position(|l| l.contains(text)).unwrap() + 1;
+    let policy = line_of("apiVersion: networking");
+    for (line, says) in [
+        (
+            policy,
+            "[probe-blocked] shop/web: the kubelet probes pod shop/web-* on port 8080/TCP",
+        ),
+        (
+            policy,
+            "[dns-blocked] shop/web: pod shop/web-* cannot reach",
+        ),
+        (line_of("# selects nothing"), "[peer-in-other-namespace]"),
+    ] {
+        let at = format!(":{line}: ");
+        let found = stdout.lines().any(|l| l.contains(&at) && l.contains(says));
+        assert!(found, "{at}{says}\n{stdout}");
+    }
+    // Its service account says that no token is mounted.
+    assert!(!stdout.contains("apiserver-blocked"), "{stdout}");
+    let mounted = file(&MANIFESTS.replace("Token: false", "Token: true"));
+    assert!(
+        run(&["lint", path(&mounted)])
+            .1
+            .contains("apiserver-blocked")
+    );
+    // What a controller has made already is judged as it is.
+    let with_pod = file(&format!(
+        "{MANIFESTS}---\n{{apiVersion: v1, kind: Pod, metadata: {{name: web-1-x, namespace: shop, labels: {{pod-template-hash: '1', app: web}}, \
+         ownerReferences: [{{kind: ReplicaSet, name: web-1, controller: true, apiVersion: apps/v1, uid: u}}]}}, spec: {{containers: []}}}}\n"
+    ));
+    assert!(!run(&["lint", path(&with_pod)]).1.contains("web-*"));
+    let broken = file(&MANIFESTS.replace("containerPort: 8080", "containerPort: 0"));
+    fails(
+        &["lint", path(&broken)],
+        2,
+        &[
+            "Deployment shop/web: spec.template.spec.containers[0].ports[0].containerPort: 0 is no port number",
+        ],
+    );
+}
+
+#[test]
 fn lint_judges_a_new_policy_by_the_cluster_it_is_for() {
     let policy = file(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: new, namespace: vault}\n\
@@ -422,6 +469,7 @@ fn lint_judges_a_new_policy_by_the_cluster_it_is_for() {
     );
     let alone = run(&["lint", path(&policy)]);
     assert_eq!(alone.0, Some(0), "no pods, no findings: {}", alone.1);
+    assert!(alone.2.contains("no pod and no workload"), "{}", alone.2);
     let (status, stdout, stderr) = run(&["lint", path(&policy), "--cluster", INCIDENT]);
     assert_eq!(status, Some(1), "{stderr}");
     assert!(stdout.contains("vault/new"), "{stdout}");

@@ -1,7 +1,9 @@
 //! Mistakes in policies that nobody sees until they bite.
 
+mod behind;
 mod peers;
 mod ports;
+mod presumed;
 mod reach;
 mod rules;
 mod spec;
@@ -68,14 +70,26 @@ impl Finding {
 ///
 /// What reaches what is judged by the cluster's dataplane profile. A workload's pods are reported once,
 /// by the first of them.
+///
+/// Objects without a single node are taken for manifests: the API server, the nodes and the cluster's DNS
+/// are then whatever a rule may mean by them, and what may live elsewhere is not missed.
 pub fn lint(cluster: &Cluster) -> Vec<Finding> {
     let mut found = Vec::new();
+    let mut presumed = None;
+    let dns = ObjectRef::new("kube-system", "kube-dns");
+    if !presumed::is_whole(cluster) && cluster.service(&dns).is_none() {
+        presumed = Some(presumed::with_dns(cluster));
+    }
+    let (cluster, dns_pod) = match &presumed {
+        Some((cluster, pod)) => (cluster, Some(pod)),
+        None => (cluster, None),
+    };
     for policy in cluster.policies().filter(|p| p.broken.is_none()) {
         spec::check(policy, &mut found);
         peers::check(cluster, policy, &mut found);
         ports::check(cluster, policy, &mut found);
     }
-    reach::check(cluster, &mut found);
+    reach::check(cluster, dns_pod, &mut found);
     found.sort_by(|a, b| {
         let key = |f: &Finding| (f.policy.clone(), f.field.clone(), f.rule.id, f.pod.clone());
         key(a).cmp(&key(b))

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 
-use super::{Finding, Rule, rules};
+use super::{Finding, Rule, presumed, rules};
 use crate::cluster::{Cluster, PodEntry};
 use crate::policy::{Direction, Peer, Policy};
 use crate::selector::Selector;
@@ -68,6 +68,11 @@ pub(super) fn check(cluster: &Cluster, policy: &Policy, found: &mut Vec<Finding>
                         add(found, &rules::HOST_NETWORK, message, fix);
                     }
                     Matched::Nothing if after_slip => {}
+                    // Manifests of one application among others: its peers may be another's.
+                    Matched::Nothing
+                        if !presumed::is_whole(cluster)
+                            && (namespaces.is_some() || cluster.pods_in(own).next().is_none())
+                            && elsewhere(cluster, own, pods).is_none() => {}
                     Matched::Nothing => {
                         let elsewhere = if namespaces.is_none() && !pods.selects_all() {
                             elsewhere(cluster, own, pods)

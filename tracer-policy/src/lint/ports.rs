@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Finding, rules};
+use super::{Finding, behind, rules};
 use crate::cluster::{Cluster, PodEntry};
 use crate::model::{NodeAddressKind, Protocol};
 use crate::policy::{Direction, Peer, Policy, PortNumber, Rule};
@@ -125,11 +125,7 @@ fn service_ports(
         if listens {
             continue;
         }
-        let ips: BTreeSet<IpAddr> = destinations
-            .iter()
-            .flat_map(|e| e.pod.ips.clone())
-            .collect();
-        if let Some((service, targets)) = translated(cluster, &ips, first, port.protocol) {
+        if let Some((service, targets)) = translated(cluster, &destinations, first, port.protocol) {
             found.push(Finding {
                 rule: &rules::SERVICE_PORT,
                 policy: policy.id.clone(),
@@ -145,13 +141,14 @@ fn service_ports(
     }
 }
 
-/// The Service with that port whose endpoints, among `ips`, listen on other ones.
+/// The Service with that port whose endpoints, among these pods, listen on other ones.
 fn translated(
     cluster: &Cluster,
-    ips: &BTreeSet<IpAddr>,
+    pods: &[&PodEntry],
     port: u16,
     protocol: Protocol,
 ) -> Option<(String, String)> {
+    let ips: BTreeSet<IpAddr> = pods.iter().flat_map(|e| e.pod.ips.clone()).collect();
     cluster.services().find_map(|service| {
         let service_port = service
             .ports
@@ -162,6 +159,9 @@ fn translated(
             .into_iter()
             .filter(|(ip, _)| ips.contains(ip))
             .map(|(_, target)| target)
+            .chain(pods.iter().filter_map(|entry| {
+                behind::by_selector(cluster, service, service_port, &entry.pod)
+            }))
             .collect();
         if targets.is_empty() || targets.contains(&port) {
             return None;

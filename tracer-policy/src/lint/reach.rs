@@ -3,27 +3,34 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Finding, Rule, rules};
+use super::{Finding, Rule, behind, presumed, rules};
 use crate::cluster::Cluster;
 use crate::flow::{End, Flow};
-use crate::model::{NodeAddressKind, ObjectRef, Pod, Protocol, Workload};
+use crate::model::{Node, NodeAddressKind, ObjectRef, Pod, Protocol, Workload};
 use crate::policy::{Direction, PolicyRef};
 use crate::verdict::SideVerdict;
 
 /// The Service that answers for the cluster's names, whatever serves it.
 const DNS: (&str, &str) = ("kube-system", "kube-dns");
 
-pub(super) fn check(cluster: &Cluster, found: &mut Vec<Finding>) {
+/// `dns_pod` stands for the cluster's DNS where the objects do not say what it is.
+pub(super) fn check(cluster: &Cluster, dns_pod: Option<&ObjectRef>, found: &mut Vec<Finding>) {
     let mut reach = Reach {
         cluster,
         found,
         told: BTreeSet::new(),
         api_server: cluster.api_server_endpoints(),
         dns: dns_endpoints(cluster),
+        dns_pod,
+        outsiders: if presumed::is_whole(cluster) {
+            Vec::new()
+        } else {
+            presumed::outsiders(cluster)
+        },
     };
     let mut pods: Vec<&Pod> = cluster
         .pods()
-        .filter(|pod| !pod.host_network && !pod.phase.finished())
+        .filter(|pod| !pod.host_network && !pod.phase.finished() && Some(&pod.id) != dns_pod)
         .collect();
     pods.sort_by(|a, b| a.id.cmp(&b.id));
     for pod in pods {
@@ -55,6 +62,9 @@ struct Reach<'a> {
     told: BTreeSet<(&'static str, String, Option<Workload>, String)>,
     api_server: BTreeSet<(IpAddr, u16)>,
     dns: BTreeSet<(IpAddr, u16)>,
+    dns_pod: Option<&'a ObjectRef>,
+    /// Whom rules may mean by an address, where the objects name no node; else empty.
+    outsiders: Vec<IpAddr>,
 }
 
 impl Reach<'_> {
@@ -109,48 +119,48 @@ impl Reach<'_> {
         if self.culprit(pod, Direction::Ingress).is_none() {
             return;
         }
-        let Some(node) = pod.node.as_deref().and_then(|name| self.cluster.node(name)) else {
+        // Where it will run, its own node is let in.
+        if pod.node.is_none() && self.cluster.profile().node_reaches_own_pods {
             return;
+        }
+        let nodes: Vec<&Node> = match pod.node.as_deref() {
+            Some(name) => self.cluster.node(name).into_iter().collect(),
+            None => self.cluster.nodes().collect(),
         };
-        // Which of a node's addresses its probes come from depends on the CNI: one that is let in is
-        // taken to be it.
-        let sources: Vec<IpAddr> = node
-            .addresses
-            .iter()
-            .filter(|a| {
-                matches!(
-                    a.kind,
-                    NodeAddressKind::Internal | NodeAddressKind::PodGateway
-                )
-            })
-            .map(|a| a.ip)
-            .filter(|ip| {
-                pod.ips
-                    .first()
-                    .is_none_or(|own| own.is_ipv4() == ip.is_ipv4())
-            })
-            .collect();
         let ports: BTreeSet<u16> = pod.probes.iter().map(|probe| probe.port).collect();
         for port in ports {
-            let is_open = sources.iter().any(|ip| {
-                let flow = Flow::tcp(End::Ip(*ip), End::Pod(pod.id.clone()), port);
-                !self.is_denied(&flow, Direction::Ingress)
-            });
-            if !is_open && !sources.is_empty() {
-                let message = format!(
-                    "the kubelet of node {} probes pod {} on port {port}/TCP, and no rule lets it in",
-                    node.name, pod.id
-                );
-                let detail = port.to_string();
-                self.tell(
-                    &rules::PROBE_BLOCKED,
-                    pod,
-                    Direction::Ingress,
-                    &detail,
-                    message,
-                );
-            }
+            let prober = if self.outsiders.is_empty() {
+                let closed = nodes
+                    .iter()
+                    .find(|node| self.is_closed_to(&probe_sources(node, pod), pod, port));
+                closed.map(|node| format!("the kubelet of node {} probes", node.name))
+            } else {
+                self.is_closed_to(&self.outsiders, pod, port)
+                    .then(|| "the kubelet probes".to_owned())
+            };
+            let Some(prober) = prober else { continue };
+            let message = format!(
+                "{prober} pod {} on port {port}/TCP, and no rule lets it in",
+                pod.id
+            );
+            let detail = port.to_string();
+            self.tell(
+                &rules::PROBE_BLOCKED,
+                pod,
+                Direction::Ingress,
+                &detail,
+                message,
+            );
         }
+    }
+
+    /// Whether there are sources, and a TCP port of the pod is closed to every one of them.
+    fn is_closed_to(&self, sources: &[IpAddr], pod: &Pod, port: u16) -> bool {
+        !sources.is_empty()
+            && sources.iter().all(|ip| {
+                let flow = Flow::tcp(End::Ip(*ip), End::Pod(pod.id.clone()), port);
+                self.is_denied(&flow, Direction::Ingress)
+            })
     }
 
     /// The API server's own calls come from a control-plane node: one of its addresses that is let in is
@@ -165,6 +175,7 @@ impl Reach<'_> {
             .filter(|node| node.control_plane)
             .flat_map(|node| &node.addresses)
             .map(|address| address.ip)
+            .chain(self.outsiders.iter().copied())
             .collect();
         let called: BTreeSet<(u16, String)> = pod
             .ips
@@ -174,13 +185,10 @@ impl Reach<'_> {
                 let calls = self.cluster.api_calls_to(ip, port);
                 calls.map(move |call| (port, format!("{} {}", call.kind.as_str(), call.object)))
             })
+            .chain(behind::api_calls(self.cluster, pod))
             .collect();
         for (port, object) in called {
-            let is_open = masters.iter().any(|ip| {
-                let flow = Flow::tcp(End::Ip(*ip), End::Pod(pod.id.clone()), port);
-                !self.is_denied(&flow, Direction::Ingress)
-            });
-            if !is_open && !masters.is_empty() {
+            if self.is_closed_to(&masters, pod, port) {
                 let message = format!(
                     "the API server calls pod {} on port {port}/TCP for {object}, and no rule lets it in",
                     pod.id
@@ -200,13 +208,20 @@ impl Reach<'_> {
         if !pod.mounts_api_token || self.culprit(pod, Direction::Egress).is_none() {
             return;
         }
-        let denied = self.denied(pod, &self.api_server, Protocol::Tcp);
-        let known = self.api_server.len();
-        if known > 0 && denied == known {
+        let presumed: BTreeSet<(IpAddr, u16)>;
+        let (endpoints, at) = if self.api_server.is_empty() {
+            let ports = presumed::API_SERVER_PORTS;
+            let each = |ip: &IpAddr| ports.map(|port| (*ip, port));
+            presumed = self.outsiders.iter().flat_map(each).collect();
+            (&presumed, "an ipBlock, on port 6443 or 443".to_owned())
+        } else {
+            (&self.api_server, list(&self.api_server))
+        };
+        let known = endpoints.len();
+        if known > 0 && self.denied(pod, endpoints, Protocol::Tcp) == known {
             let message = format!(
-                "pod {} mounts a service-account token, and no rule lets it reach the API server ({})",
-                pod.id,
-                list(&self.api_server)
+                "pod {} mounts a service-account token, and no rule lets it reach the API server ({at})",
+                pod.id
             );
             self.tell(
                 &rules::API_SERVER_BLOCKED,
@@ -223,13 +238,24 @@ impl Reach<'_> {
             .ips
             .iter()
             .any(|ip| self.dns.iter().any(|(at, _)| at == ip));
-        if serves_dns || self.dns.is_empty() || self.culprit(pod, Direction::Egress).is_none() {
+        if serves_dns || self.culprit(pod, Direction::Egress).is_none() {
             return;
         }
-        let known = self.dns.len();
-        let udp = self.denied(pod, &self.dns, Protocol::Udp) == known;
-        let tcp = self.denied(pod, &self.dns, Protocol::Tcp) == known;
-        let at = list(&self.dns);
+        let closed = |protocol| match self.dns_pod {
+            Some(dns) => {
+                let flow = Flow {
+                    protocol,
+                    ..Flow::tcp(End::Pod(pod.id.clone()), End::Pod(dns.clone()), 53)
+                };
+                self.is_denied(&flow, Direction::Egress)
+            }
+            None => !self.dns.is_empty() && self.denied(pod, &self.dns, protocol) == self.dns.len(),
+        };
+        let (udp, tcp) = (closed(Protocol::Udp), closed(Protocol::Tcp));
+        let at = match self.dns_pod {
+            Some(_) => "k8s-app: kube-dns in kube-system".to_owned(),
+            None => list(&self.dns),
+        };
         if udp {
             let message = format!("pod {} cannot reach the cluster's DNS ({at})", pod.id);
             self.tell(&rules::DNS_BLOCKED, pod, Direction::Egress, "", message);
@@ -295,6 +321,22 @@ impl Reach<'_> {
             }
         }
     }
+}
+
+/// Which of a node's addresses its probes of `pod` come from depends on the CNI: any of these.
+fn probe_sources(node: &Node, pod: &Pod) -> Vec<IpAddr> {
+    let family = pod.ips.first().map(IpAddr::is_ipv4);
+    node.addresses
+        .iter()
+        .filter(|a| {
+            matches!(
+                a.kind,
+                NodeAddressKind::Internal | NodeAddressKind::PodGateway
+            )
+        })
+        .map(|a| a.ip)
+        .filter(|ip| family.is_none_or(|v4| v4 == ip.is_ipv4()))
+        .collect()
 }
 
 fn list(endpoints: &BTreeSet<(IpAddr, u16)>) -> String {

@@ -14,10 +14,10 @@ mod service;
 pub use api_call::{ApiCall, ApiCallKind};
 pub use change::Change;
 pub use cluster::Namespace;
-pub use from_api::{ObjectError, from_endpoint_slice, from_endpoints};
+pub use from_api::{ObjectError, from_endpoint_slice, from_endpoints, from_template};
 pub use node::{Node, NodeAddress, NodeAddressKind};
 pub use pod::{ContainerPort, Handler, Phase, Pod, Probe, ProbeKind, Workload};
-pub use service::{Endpoint, EndpointPort, Endpoints, Service, ServicePort};
+pub use service::{Endpoint, EndpointPort, Endpoints, Service, ServicePort, TargetPort};
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -30,6 +30,17 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// `protocol`, TCP where absent.
     pub protocol: Protocol,
+    /// `targetPort`.
+    pub target: TargetPort,
+}
+
+/// The port of a pod behind a Service's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetPort {
+    /// A number; the Service's own where the field is absent.
+    Number(u16),
+    /// The name of one of the pod's ports.
+    Name(String),
 }
 
 /// One EndpointSlice, or one Endpoints object: addresses and ports behind a Service.

@@ -1,11 +1,12 @@
 //! Objects from YAML, as a user's manifests have them.
 #![expect(clippy::unwrap_used, reason = "a broken fixture should fail the test")]
 
+use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 use tracer_policy::Cluster;
-use tracer_policy::model::{Namespace, Node, Pod, Service, from_endpoints};
+use tracer_policy::model::{Namespace, Node, Pod, Service, from_endpoints, from_template};
 
 /// Applies every document of `yaml`.
 pub fn apply(cluster: &mut Cluster, yaml: &str) {
@@ -23,6 +24,19 @@ pub fn apply(cluster: &mut Cluster, yaml: &str) {
             "Pod" => {
                 let object: core::Pod = serde_json::from_value(document).unwrap();
                 cluster.apply_pod(Pod::try_from(&object).unwrap());
+            }
+            "Deployment" => {
+                let object: apps::Deployment = serde_json::from_value(document).unwrap();
+                let spec = object.spec.unwrap();
+                let pods = from_template(
+                    "Deployment",
+                    &object.metadata,
+                    spec.replicas,
+                    &spec.template,
+                );
+                for pod in pods.unwrap() {
+                    cluster.apply_pod(pod);
+                }
             }
             "Service" => {
                 let object: core::Service = serde_json::from_value(document).unwrap();

@@ -10,7 +10,7 @@ use tracer_policy::lint::{Finding, RULES, Rule, Severity, lint};
 
 use super::explain::ProfileArgs;
 use super::{Common, Error, cluster, color};
-use crate::cluster::{Loaded, Place};
+use crate::cluster::{Loaded, Place, line_of};
 
 /// `tracer lint`
 #[derive(Debug, Args)]
@@ -88,30 +88,38 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
         Some(path) => cluster::read_onto(path, common)?,
         None => (cluster::required(common, "lint")?, false),
     };
+    loaded.add_pods_of_templates()?;
+    if loaded.cluster.pods().next().is_none() {
+        color::note(
+            "no pod and no workload is among these objects: only what policies say by themselves is judged; add \
+             the workloads' manifests, or --cluster",
+        );
+    }
     args.profile.apply(&mut loaded.cluster);
     let mut findings = lint(&loaded.cluster);
     if onto {
         // What is in the cluster already is somebody else's change.
-        findings.retain(|finding| place(finding, &loaded).is_some());
+        findings.retain(|finding| source(finding, &loaded).is_some());
     }
     if let Some(namespace) = &common.namespace {
         findings.retain(|finding| finding.policy.namespace() == Some(namespace));
     }
+    let findings: Vec<Placed> = findings
+        .into_iter()
+        .map(|finding| Placed::new(finding, &loaded))
+        .collect();
     match args.output {
         Output::Text => text(&mut out, &findings, &loaded)?,
         Output::Json => {
-            let findings: Vec<Value> = findings
-                .iter()
-                .map(|finding| in_json(finding, &loaded))
-                .collect();
+            let findings: Vec<Value> = findings.iter().map(in_json).collect();
             writeln!(out, "{:#}", Value::Array(findings))?;
         }
-        Output::Sarif => writeln!(out, "{:#}", sarif(&findings, &loaded))?,
+        Output::Sarif => writeln!(out, "{:#}", sarif(&findings))?,
     }
     out.flush()?;
     let failed = findings
         .iter()
-        .any(|finding| args.fail_on.fails(finding.severity()));
+        .any(|found| args.fail_on.fails(found.finding.severity()));
     Ok(if failed {
         ExitCode::from(FINDINGS)
     } else {
@@ -119,8 +127,38 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
     })
 }
 
+/// A finding and where it stands, down to the field's line.
+struct Placed {
+    finding: Finding,
+    place: Option<Place>,
+}
+
+impl Placed {
+    fn new(finding: Finding, loaded: &Loaded) -> Self {
+        let place = source(&finding, loaded).map(|place| {
+            let field = finding.field.as_deref();
+            let line = field.and_then(|field| line_of(place, field));
+            Place {
+                line: line.or(place.line),
+                ..place.clone()
+            }
+        });
+        Self { finding, place }
+    }
+
+    /// `file:line`, as editors and terminals make it a link.
+    fn position(&self) -> Option<String> {
+        let place = self.place.as_ref()?;
+        let line = place
+            .line
+            .map(|line| format!(":{line}"))
+            .unwrap_or_default();
+        Some(format!("{}{line}", place.file.display()))
+    }
+}
+
 /// Where the finding's policy stands.
-fn place<'a>(finding: &Finding, loaded: &'a Loaded) -> Option<&'a Place> {
+fn source<'a>(finding: &Finding, loaded: &'a Loaded) -> Option<&'a Place> {
     let policy = finding.policy.to_string();
     loaded
         .policies
@@ -129,24 +167,16 @@ fn place<'a>(finding: &Finding, loaded: &'a Loaded) -> Option<&'a Place> {
         .map(|source| &source.place)
 }
 
-/// `file:line`, as editors and terminals make it a link.
-fn position(finding: &Finding, loaded: &Loaded) -> Option<String> {
-    let place = place(finding, loaded)?;
-    let line = place
-        .line
-        .map(|line| format!(":{line}"))
-        .unwrap_or_default();
-    Some(format!("{}{line}", place.file.display()))
-}
-
-fn text(out: &mut impl Write, findings: &[Finding], loaded: &Loaded) -> std::io::Result<()> {
-    for finding in findings {
+fn text(out: &mut impl Write, findings: &[Placed], loaded: &Loaded) -> std::io::Result<()> {
+    for placed in findings {
+        let finding = &placed.finding;
         let style = match finding.severity() {
             Severity::Error => color::ERROR,
             Severity::Warning => color::WARNING,
             Severity::Info => anstyle::Style::new(),
         };
-        let position = position(finding, loaded)
+        let position = placed
+            .position()
             .map(|at| format!("{at}: "))
             .unwrap_or_default();
         let field = finding
@@ -166,23 +196,24 @@ fn text(out: &mut impl Write, findings: &[Finding], loaded: &Loaded) -> std::io:
     let count = |severity| {
         findings
             .iter()
-            .filter(|found| found.severity() == severity)
+            .filter(|found| found.finding.severity() == severity)
             .count()
     };
+    let some = |count: usize, one, many| format!("{count} {}", if count == 1 { one } else { many });
     writeln!(
         out,
-        "{} policies, {} findings: {} errors, {} warnings, {} of note",
-        loaded.cluster.policies().count(),
-        findings.len(),
-        count(Severity::Error),
-        count(Severity::Warning),
+        "{}, {}: {}, {}, {} of note",
+        some(loaded.cluster.policies().count(), "policy", "policies"),
+        some(findings.len(), "finding", "findings"),
+        some(count(Severity::Error), "error", "errors"),
+        some(count(Severity::Warning), "warning", "warnings"),
         count(Severity::Info)
     )
 }
 
-fn in_json(finding: &Finding, loaded: &Loaded) -> Value {
-    let mut value = json!(finding);
-    if let (Some(place), Value::Object(object)) = (place(finding, loaded), &mut value) {
+fn in_json(placed: &Placed) -> Value {
+    let mut value = json!(placed.finding);
+    if let (Some(place), Value::Object(object)) = (&placed.place, &mut value) {
         object.insert("file".into(), place.file.display().to_string().into());
         if let Some(line) = place.line {
             object.insert("line".into(), line.into());
@@ -192,7 +223,7 @@ fn in_json(finding: &Finding, loaded: &Loaded) -> Value {
 }
 
 /// <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>
-fn sarif(findings: &[Finding], loaded: &Loaded) -> Value {
+fn sarif(findings: &[Placed]) -> Value {
     let level = |severity| match severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
@@ -207,13 +238,14 @@ fn sarif(findings: &[Finding], loaded: &Loaded) -> Value {
             "defaultConfiguration": {"level": level(rule.severity)},
         })
     };
-    let result = |finding: &Finding| {
+    let result = |placed: &Placed| {
+        let finding = &placed.finding;
         let mut result = json!({
             "ruleId": finding.rule.id,
             "level": level(finding.severity()),
             "message": {"text": format!("{}: {} Fix: {}", finding.policy, finding.message, finding.fix)},
         });
-        if let Some(place) = place(finding, loaded) {
+        if let Some(place) = &placed.place {
             let uri = place.file.display().to_string();
             let region = json!({"startLine": place.line.unwrap_or(1)});
             result["locations"] = json!([{"physicalLocation":

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::object::FieldError;
+
 /// Where an object stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -65,6 +67,17 @@ pub enum LoadError {
         /// What is wrong and what was expected.
         problem: String,
     },
+}
+
+impl LoadError {
+    pub(super) fn field(place: Place, error: FieldError) -> Self {
+        Self::Field {
+            place: Box::new(place),
+            object: error.object,
+            field: error.field,
+            problem: error.problem,
+        }
+    }
 }
 
 /// Something worth saying that stops nothing.

@@ -5,17 +5,20 @@ mod error;
 mod files;
 pub mod host;
 mod kind;
+mod lines;
 pub mod live;
 mod meter;
 pub mod object;
 mod objects;
 mod stream;
+mod templates;
 mod unique;
 mod yaml;
 
 pub use error::{LoadError, Place, Warning};
 pub use files::{load, load_onto};
 pub use kind::Kind;
+pub use lines::line_of;
 pub use objects::{Loaded, PolicySource};
 
 #[cfg(test)]

@@ -285,7 +285,7 @@ pub(super) fn describe(object: &Value) -> String {
     format!("{kind} {}", full_name(object))
 }
 
-fn parse<T: DeserializeOwned>(object: &Value) -> Result<T, FieldError> {
+pub(super) fn parse<T: DeserializeOwned>(object: &Value) -> Result<T, FieldError> {
     serde_path_to_error::deserialize(object).map_err(|error| FieldError {
         object: describe(object),
         field: error.path().to_string(),

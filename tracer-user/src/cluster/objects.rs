@@ -9,6 +9,7 @@ use super::error::{LoadError, Place, Warning};
 use super::kind::{Kind, Known};
 use super::object::{FieldError, Object, Unknown, describe, full_name};
 use super::stream::Found;
+use super::templates::Templates;
 
 /// Cluster state from files, and what was found on the way.
 #[derive(Debug, Default)]
@@ -21,6 +22,9 @@ pub struct Loaded {
     pub skipped: BTreeMap<String, usize>,
     /// Where each policy stands.
     pub policies: Vec<PolicySource>,
+    templates: Templates,
+    /// Matters only to who wants the templates' pods.
+    refused_template: Option<LoadError>,
     warnings: Vec<Warning>,
     seen: HashSet<(Kind, String)>,
 }
@@ -38,6 +42,18 @@ impl Loaded {
     /// What is worth saying.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// Adds the pods that workloads ask for and that are not there, as they would come to be.
+    ///
+    /// # Errors
+    /// The first template's field that does not hold what the API says.
+    pub fn add_pods_of_templates(&mut self) -> Result<(), LoadError> {
+        if let Some(error) = self.refused_template.take() {
+            return Err(error);
+        }
+        std::mem::take(&mut self.templates).apply(&mut self.cluster);
+        Ok(())
     }
 
     pub(super) fn warn(&mut self, warning: Warning) {
@@ -75,6 +91,10 @@ impl Loaded {
             }
             Known::Unused => {
                 let full = format!("{version} {kind}");
+                if let Err(error) = self.templates.take(&version, &kind, &found.object) {
+                    let error = LoadError::field(found.place.clone(), error);
+                    self.refused_template.get_or_insert(error);
+                }
                 if is_policy(&kind) && !self.skipped.contains_key(&full) {
                     self.warnings.push(Warning::Policy {
                         kind: full.clone(),
@@ -106,12 +126,7 @@ impl Loaded {
 
     fn apply(&mut self, kind: Kind, found: Found) -> Result<(), LoadError> {
         let Found { place, object } = found;
-        let at = |error: FieldError| LoadError::Field {
-            place: Box::new(place.clone()),
-            object: error.object,
-            field: error.field,
-            problem: error.problem,
-        };
+        let at = |error: FieldError| LoadError::field(place.clone(), error);
         let object = Object::read(kind, object, Unknown::Refuse).map_err(at)?;
         let ordered = matches!(object, Object::Ordered(..));
         match object.apply(&mut self.cluster) {

@@ -6,6 +6,7 @@
 mod node;
 mod pod;
 mod service;
+mod workload;
 
 use std::net::IpAddr;
 
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use service::{from_endpoint_slice, from_endpoints};
+pub use workload::from_template;
 
 use super::{Labels, Namespace, ObjectRef, Protocol};
 

@@ -2,8 +2,11 @@
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::super::{Endpoint, EndpointPort, Endpoints, ObjectRef, Service, ServicePort};
+use super::super::{
+    Endpoint, EndpointPort, Endpoints, ObjectRef, Service, ServicePort, TargetPort,
+};
 use super::{ObjectError, Reader, push_once};
 
 /// The label by which an EndpointSlice names its Service.
@@ -57,9 +60,18 @@ impl TryFrom<&core::Service> for Service {
         for (index, port) in spec.ports.iter().flatten().enumerate() {
             let field = |name: &str| format!("spec.ports[{index}].{name}");
             let node_port = port.node_port.filter(|port| *port != 0);
+            let own = reader.port(|| field("port"), port.port)?;
             service.ports.push(ServicePort {
                 name: port.name.clone().unwrap_or_default(),
-                port: reader.port(|| field("port"), port.port)?,
+                port: own,
+                target: match &port.target_port {
+                    // Zero is what an absent field reads as.
+                    None | Some(IntOrString::Int(0)) => TargetPort::Number(own),
+                    Some(IntOrString::Int(number)) => {
+                        TargetPort::Number(reader.port(|| field("targetPort"), *number)?)
+                    }
+                    Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+                },
                 node_port: node_port
                     .map(|port| reader.port(|| field("nodePort"), port))
                     .transpose()?,
