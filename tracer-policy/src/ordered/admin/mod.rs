@@ -4,154 +4,25 @@
 //! <https://github.com/kubernetes-sigs/network-policy-api/tree/main/apis/v1alpha2>. A field that is not here is
 //! an error, never passed over: it may be what the verdict hangs on.
 
-use std::collections::BTreeMap;
+mod limits;
+mod ports;
+mod spec;
+
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Action, Found, Matcher, OrderedPolicy, OrderedRule, Peer, Subject, Tier, Whom};
 use crate::intern::Symbols;
-use crate::model::Protocol;
-use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Port, PortNumber, Problem};
+use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Problem};
 use crate::selector::Selector;
 use crate::yaml;
+use ports::{port, protocol};
+use spec::{PeerSpec, RuleSpec, SelectorSpec, Spec, SubjectSpec};
 
 /// Highest `priority`.
 const LOWEST: i64 = 1000;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spec {
-    /// v1alpha2 only.
-    tier: Option<String>,
-    priority: Option<i64>,
-    subject: SubjectSpec,
-    #[serde(default)]
-    ingress: Vec<RuleSpec>,
-    #[serde(default)]
-    egress: Vec<RuleSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SubjectSpec {
-    namespaces: Option<SelectorSpec>,
-    pods: Option<PodsSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PodsSpec {
-    #[serde(default)]
-    namespace_selector: SelectorSpec,
-    #[serde(default)]
-    pod_selector: SelectorSpec,
-}
-
-/// The API's own type passes over what it does not know, and a selector that lost a line selects more.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SelectorSpec {
-    match_labels: Option<BTreeMap<String, String>>,
-    match_expressions: Option<Vec<RequirementSpec>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RequirementSpec {
-    key: String,
-    operator: String,
-    values: Option<Vec<String>>,
-}
-
-impl SelectorSpec {
-    fn to_api(&self) -> LabelSelector {
-        let expressions = self.match_expressions.as_ref().map(|all| {
-            all.iter()
-                .map(|own| LabelSelectorRequirement {
-                    key: own.key.clone(),
-                    operator: own.operator.clone(),
-                    values: own.values.clone(),
-                })
-                .collect()
-        });
-        LabelSelector {
-            match_labels: self.match_labels.clone(),
-            match_expressions: expressions,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RuleSpec {
-    #[serde(rename = "name")]
-    _name: Option<String>,
-    action: String,
-    from: Option<Vec<PeerSpec>>,
-    to: Option<Vec<PeerSpec>>,
-    /// v1alpha1.
-    ports: Option<Vec<PortSpec>>,
-    /// v1alpha2.
-    protocols: Option<Vec<ProtocolSpec>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PeerSpec {
-    namespaces: Option<SelectorSpec>,
-    pods: Option<PodsSpec>,
-    nodes: Option<SelectorSpec>,
-    networks: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PortSpec {
-    port_number: Option<NumberSpec>,
-    port_range: Option<RangeSpec>,
-    named_port: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct NumberSpec {
-    protocol: Option<String>,
-    port: i32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RangeSpec {
-    protocol: Option<String>,
-    start: i32,
-    end: i32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ProtocolSpec {
-    tcp: Option<TransportSpec>,
-    udp: Option<TransportSpec>,
-    sctp: Option<TransportSpec>,
-    destination_named_port: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TransportSpec {
-    destination_port: Option<DestinationSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct DestinationSpec {
-    number: Option<i32>,
-    range: Option<RangeSpec>,
-}
 
 pub(super) fn read(
     id: PolicyRef,
@@ -168,6 +39,7 @@ pub(super) fn read(
         };
         (field, Problem::Unsupported(error.inner().to_string()))
     })?;
+    limits::check(&id, &spec)?;
     let tier = tier(kind, spec.tier.as_deref())?;
     let order = match (kind, spec.priority) {
         (PolicyKind::BaselineAdminNetworkPolicy, None) => 0,
@@ -413,113 +285,4 @@ fn peer(
             "give exactly one of namespaces and pods, or for egress nodes or networks",
         )),
     }
-}
-
-/// Protocols that have ports.
-const WITH_PORTS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-
-fn port(spec: &PortSpec, path: &str) -> Found<Vec<Port>> {
-    match (&spec.port_number, &spec.port_range, &spec.named_port) {
-        (Some(number), None, None) => {
-            let path = format!("{path}.portNumber");
-            let port = number_of(number.port, &path, "port")?;
-            Ok(vec![Port {
-                protocol: protocol_of(number.protocol.as_deref(), &path)?,
-                number: PortNumber::Range(port, port),
-            }])
-        }
-        (None, Some(range), None) => {
-            let path = format!("{path}.portRange");
-            Ok(vec![Port {
-                protocol: protocol_of(range.protocol.as_deref(), &path)?,
-                number: range_of(range, &path)?,
-            }])
-        }
-        (None, None, Some(name)) => Ok(named(name)),
-        _ => Err(unsupported(
-            path,
-            "give exactly one of portNumber, portRange and namedPort",
-        )),
-    }
-}
-
-fn protocol(spec: &ProtocolSpec, path: &str) -> Found<Vec<Port>> {
-    let given: Vec<_> = [
-        (Protocol::Tcp, "tcp", &spec.tcp),
-        (Protocol::Udp, "udp", &spec.udp),
-        (Protocol::Sctp, "sctp", &spec.sctp),
-    ]
-    .into_iter()
-    .filter_map(|(protocol, field, spec)| Some((protocol, field, spec.as_ref()?)))
-    .collect();
-    match (given.as_slice(), &spec.destination_named_port) {
-        ([(protocol, field, transport)], None) => {
-            let path = format!("{path}.{field}.destinationPort");
-            let number = match &transport.destination_port {
-                None => PortNumber::Any,
-                Some(DestinationSpec {
-                    number: Some(number),
-                    range: None,
-                }) => {
-                    let number = number_of(*number, &path, "number")?;
-                    PortNumber::Range(number, number)
-                }
-                Some(DestinationSpec {
-                    number: None,
-                    range: Some(range),
-                }) => range_of(range, &format!("{path}.range"))?,
-                Some(_) => return Err(unsupported(&path, "give exactly one of number and range")),
-            };
-            Ok(vec![Port {
-                protocol: *protocol,
-                number,
-            }])
-        }
-        ([], Some(name)) => Ok(named(name)),
-        _ => Err(unsupported(
-            path,
-            "give exactly one of tcp, udp, sctp and destinationNamedPort",
-        )),
-    }
-}
-
-/// A name stands for whatever protocol the container's port has.
-fn named(name: &str) -> Vec<Port> {
-    WITH_PORTS
-        .map(|protocol| Port {
-            protocol,
-            number: PortNumber::Named(name.into()),
-        })
-        .into()
-}
-
-fn protocol_of(name: Option<&str>, path: &str) -> Found<Protocol> {
-    match name {
-        None | Some("TCP") => Ok(Protocol::Tcp),
-        Some("UDP") => Ok(Protocol::Udp),
-        Some("SCTP") => Ok(Protocol::Sctp),
-        Some(other) => Err((
-            format!("{path}.protocol"),
-            Problem::Protocol(other.to_owned()),
-        )),
-    }
-}
-
-fn number_of(value: i32, path: &str, leaf: &str) -> Found<u16> {
-    match u16::try_from(value) {
-        Ok(number) if number != 0 => Ok(number),
-        _ => Err((format!("{path}.{leaf}"), Problem::PortNumber(value))),
-    }
-}
-
-fn range_of(range: &RangeSpec, path: &str) -> Found<PortNumber> {
-    let (start, end) = (
-        number_of(range.start, path, "start")?,
-        number_of(range.end, path, "end")?,
-    );
-    if end < start {
-        let problem = Problem::EndPortBelow { end, port: start };
-        return Err((format!("{path}.end"), problem));
-    }
-    Ok(PortNumber::Range(start, end))
 }
