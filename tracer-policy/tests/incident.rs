@@ -3,6 +3,7 @@
 
 mod common;
 
+use tracer_policy::model::{Labels, Workload};
 use tracer_policy::{
     Cluster, Direction, Exemption, Failed, Flow, Profile, Refusal, SideVerdict, explain, suggest,
 };
@@ -130,6 +131,49 @@ fn what_the_dataplane_would_let_through_anyway_is_said() {
         notes.iter().any(|note| note.contains("by profile `k3s`")),
         "{notes:?}"
     );
+}
+
+#[test]
+fn a_workloads_own_selector_is_taken_as_it_is() {
+    let own = Labels::from([("vault-sealed".into(), "true".into())]);
+    let advised = |labels: &Labels| {
+        let mut cluster = cluster_with(BROKEN);
+        let vault = Workload {
+            kind: "StatefulSet".into(),
+            name: "vault".into(),
+        };
+        cluster.apply_workload_selector("vault", vault, labels.clone());
+        let advice = suggest(&cluster, &[to_api_server()]);
+        let spec = advice.suggestions[0].policy.spec.clone().unwrap();
+        spec.pod_selector.unwrap().match_labels.unwrap()
+    };
+    // The isolating policy's own selector stands beside it, so that nothing is isolated anew.
+    let isolating = ("app.kubernetes.io/name".to_owned(), "vault".to_owned());
+    let mut wanted = own.clone();
+    wanted.extend([isolating]);
+    assert_eq!(advised(&own), wanted);
+    // What the pod does not carry, or only one revision of it, selects nothing that lasts.
+    for unfit in [("app", "other"), ("controller-revision-hash", "vault-1")] {
+        let unfit = Labels::from([(unfit.0.into(), unfit.1.into())]);
+        assert!(advised(&unfit).contains_key("component"), "{unfit:?}");
+    }
+}
+
+#[test]
+fn what_a_node_port_lets_in_is_said() {
+    let mut cluster = cluster_with(BROKEN);
+    let notes = |cluster: &Cluster| suggest(cluster, &[probe()]).suggestions[0].notes.clone();
+    let said = |notes: &[String]| notes.iter().any(|note| note.contains("NodePort"));
+    common::apply(
+        &mut cluster,
+        "{apiVersion: v1, kind: Endpoints, metadata: {name: ui, namespace: vault}, subsets: [{addresses: [{ip: 10.42.1.10}], ports: [{port: 8200}]}]}\n---\n{apiVersion: v1, kind: Service, metadata: {name: ui, namespace: vault}, spec: {clusterIP: 10.43.0.7, ports: [{port: 80, targetPort: 8200}]}}",
+    );
+    assert!(!said(&notes(&cluster)));
+    common::apply(
+        &mut cluster,
+        "{apiVersion: v1, kind: Service, metadata: {name: ui, namespace: vault}, spec: {type: NodePort, clusterIP: 10.43.0.7, ports: [{port: 80, targetPort: 8200, nodePort: 30080}]}}",
+    );
+    assert!(said(&notes(&cluster)), "{:?}", notes(&cluster));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod objects;
 mod policies;
 mod services;
 mod unread;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -15,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::intern::{Interner, LabelSet};
-use crate::model::{ApiCall, Endpoints, Labels, Node, ObjectRef, Pod, Service};
+use crate::model::{ApiCall, Endpoints, Labels, Node, ObjectRef, Pod, Service, Workload};
 use crate::ordered::{NetworkSet, OrderedPolicy, Tier};
 use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
@@ -51,6 +52,7 @@ pub struct Cluster {
     dataplane: dataplane::Signs,
     profile: Option<Profile>,
     unread: unread::Unread,
+    workload_selectors: HashMap<(String, Workload), Labels>,
 }
 
 type PodId = u32;

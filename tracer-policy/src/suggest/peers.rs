@@ -148,7 +148,7 @@ fn address_peer(
                 "the nodes' own processes (kubelet probes among them): every node's {}",
                 kind_text(kind)
             ),
-            note: Some("a node that joins later needs its address added here".to_owned()),
+            note: Some(node_note(cluster, leg)),
         });
     }
     let in_pod_network = |net: &IpNet| net.contains(&ip);
@@ -165,6 +165,26 @@ fn address_peer(
             "{ip} may be a NAT gateway or one of many addresses of a service: check before relying on it"
         )),
     })
+}
+
+fn node_note(cluster: &Cluster, leg: &Leg) -> String {
+    let joins = "a node that joins later needs its address added here";
+    let target = cluster.pod_at(&leg.subject);
+    let opened = target.iter().flat_map(|pod| &pod.ips).find_map(|ip| {
+        cluster
+            .services_behind(*ip, leg.port, leg.flow.protocol)
+            .into_iter()
+            .filter_map(|id| cluster.service(id))
+            .find(|service| service.ports.iter().any(|port| port.node_port.is_some()))
+    });
+    match opened {
+        None => joins.to_owned(),
+        Some(service) => format!(
+            "{joins}; Service {} has a NodePort here, and what comes through it bears a node's address too, whoever \
+             sent it: this lets all of that in (externalTrafficPolicy: Local keeps the sender's address)",
+            service.id
+        ),
+    }
 }
 
 const fn kind_text(kind: NodeAddressKind) -> &'static str {

@@ -37,9 +37,18 @@ const IDENTITY: [&str; 9] = [
     "tier",
 ];
 
-/// Labels that select the pod's workload: those that all its pods share and that outlive each of them.
-/// Where the conventional ones alone select the same pods, only those.
+/// Labels that select the pod's workload: those it selects its pods by itself. Where that is not known, those
+/// that all its pods share and that outlive each of them, and of these only the conventional ones where they
+/// select the same pods.
 pub(super) fn stable_labels(cluster: &Cluster, pod: &Pod) -> Result<Labels, Refusal> {
+    if let Some(own) = cluster.workload_selector(pod) {
+        let lasting = own
+            .keys()
+            .all(|key| !VOLATILE.contains(&key.as_str()) && pod.labels.get(key) == own.get(key));
+        if lasting && !own.is_empty() {
+            return Ok(own.clone());
+        }
+    }
     let mut labels = pod.labels.clone();
     labels.retain(|key, _| !VOLATILE.contains(&key.as_str()));
     if let Some(workload) = &pod.workload {

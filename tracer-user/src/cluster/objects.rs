@@ -91,7 +91,10 @@ impl Loaded {
             }
             Known::Unused => {
                 let full = format!("{version} {kind}");
-                if let Err(error) = self.templates.take(&version, &kind, &found.object) {
+                let taken = self
+                    .templates
+                    .take(&version, &kind, &found.object, &mut self.cluster);
+                if let Err(error) = taken {
                     let error = LoadError::field(found.place.clone(), error);
                     self.refused_template.get_or_insert(error);
                 }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde_json::Value;
 use tracer_policy::Cluster;
-use tracer_policy::model::{Pod, from_template};
+use tracer_policy::model::{Pod, Workload, from_template};
 
 use super::object::{FieldError, parse};
 
@@ -49,6 +49,7 @@ struct Object {
 #[serde(rename_all = "camelCase")]
 struct Spec {
     replicas: Option<i32>,
+    selector: Option<LabelSelector>,
     template: Option<PodTemplateSpec>,
     job_template: Option<JobTemplate>,
 }
@@ -64,12 +65,13 @@ struct JobSpec {
 }
 
 impl Templates {
-    /// Takes an object over where it is of these kinds.
+    /// Takes an object over where it is of these kinds, and what it selects its pods by into `cluster`.
     pub(super) fn take(
         &mut self,
         version: &str,
         kind: &str,
         object: &Value,
+        cluster: &mut Cluster,
     ) -> Result<(), FieldError> {
         if (version, kind) == ("v1", "ServiceAccount") {
             let metadata = |field: &str| object.get("metadata")?.get(field)?.as_str();
@@ -85,6 +87,9 @@ impl Templates {
             return Ok(());
         };
         let object: Object = parse(object)?;
+        if let Some(selector) = &object.spec.selector {
+            apply_selector(kind, &object.metadata, selector, cluster);
+        }
         let owners = object.metadata.owner_references.iter().flatten();
         if owners
             .into_iter()
@@ -136,4 +141,23 @@ impl Templates {
             }
         }
     }
+}
+
+/// Expressions are no labels: a selector that has some is left aside.
+pub(super) fn apply_selector(
+    kind: &str,
+    metadata: &ObjectMeta,
+    selector: &LabelSelector,
+    cluster: &mut Cluster,
+) {
+    if selector.match_expressions.iter().flatten().next().is_some() {
+        return;
+    }
+    let workload = Workload {
+        kind: kind.to_owned(),
+        name: metadata.name.clone().unwrap_or_default(),
+    };
+    let namespace = metadata.namespace.as_deref().unwrap_or("default");
+    let labels = selector.match_labels.clone().unwrap_or_default();
+    cluster.apply_workload_selector(namespace, workload, labels);
 }

@@ -1,11 +1,15 @@
 //! The whole state at once, for commands that answer and end.
 
-use kube::api::{Api, DynamicObject, ListParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use serde::Deserialize as _;
 use serde_json::Value;
+use tracer_policy::Cluster;
 
 use super::connect::{ConnectError, Found, connect};
 use super::resources::{Offer, Source, offered};
 use crate::cluster::object::{FieldError, Object, Unknown};
+use crate::cluster::templates::apply_selector;
 use crate::cluster::{Kind, Loaded, Warning};
 
 /// Objects a page: what is held of the API's own form at a time.
@@ -43,7 +47,40 @@ pub(super) async fn list_over(client: kube::Client) -> kube::Result<Loaded> {
             Err(error) => return Err(error),
         }
     }
+    workload_selectors(&client, &mut loaded.cluster).await;
     Ok(loaded)
+}
+
+/// What workloads select their pods by makes for better suggestions, and is no more than that: whoever may not
+/// list them goes without.
+async fn workload_selectors(client: &kube::Client, cluster: &mut Cluster) {
+    for (kind, plural) in [
+        ("Deployment", "deployments"),
+        ("StatefulSet", "statefulsets"),
+        ("DaemonSet", "daemonsets"),
+    ] {
+        let gvk = GroupVersionKind::gvk("apps", "v1", kind);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+        let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
+        let mut params = ListParams::default().limit(PAGE);
+        while let Ok(page) = api.list(&params).await {
+            for object in page.items {
+                let selector = object
+                    .data
+                    .get("spec")
+                    .and_then(|spec| spec.get("selector"));
+                let selector =
+                    selector.and_then(|selector| LabelSelector::deserialize(selector).ok());
+                if let Some(selector) = selector {
+                    apply_selector(kind, &object.metadata, &selector, cluster);
+                }
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => break,
+            }
+        }
+    }
 }
 
 fn unread(kind: Kind, problem: String, loaded: &mut Loaded) {

@@ -26,7 +26,7 @@ use crate::cluster::object::Object;
 pub use recorder::Recorder;
 
 /// Version of the folder and its files; others are not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const STAMP: &str = "stamp.json";
 const LOCK: &str = "lock";
 const JOURNAL: &str = "jsonl";
