@@ -46,7 +46,7 @@ pub(super) async fn offered(
         .flat_map(|group| &group.versions)
         .map(|version| version.group_version.as_str())
         .collect();
-    let mut asked = HashMap::new();
+    let mut asked: HashMap<String, Group> = HashMap::new();
     let mut offers = Vec::new();
     for kind in Kind::ALL {
         let followed = followed(kind);
@@ -63,10 +63,10 @@ pub(super) async fn offered(
                 offer = Offer::Source(source(kind, version));
                 break;
             }
-            if !asked.contains_key(version) {
-                asked.insert(*version, group(client, version).await?);
+            if !asked.contains_key(*version) {
+                asked.insert((*version).to_owned(), group(client, version).await?);
             }
-            match &asked[version] {
+            match &asked[*version] {
                 Group::Resources(names) if names.contains(kind.plural()) => {
                     offer = Offer::Source(source(kind, version));
                     break;
@@ -74,6 +74,13 @@ pub(super) async fn offered(
                 Group::Resources(_) => {}
                 Group::Unavailable(problem) => offer = Offer::Unavailable(problem.clone()),
             }
+        }
+        if matches!(offer, Offer::No)
+            && let Some(version) = only_otherwise(client, kind, &served, &mut asked).await?
+        {
+            offer = Offer::Unavailable(format!(
+                "the server has it as {version} only, which is not read here"
+            ));
         }
         offers.push((kind, offer));
     }
@@ -87,6 +94,30 @@ pub(super) async fn offered(
         }
     }
     Ok(offers)
+}
+
+/// A version that the server has a kind in where it has it in none that is read.
+async fn only_otherwise(
+    client: &Client,
+    kind: Kind,
+    served: &BTreeSet<&str>,
+    asked: &mut HashMap<String, Group>,
+) -> kube::Result<Option<String>> {
+    let group_of = |version: &str| version.split_once('/').map(|(group, _)| group.to_owned());
+    let groups: BTreeSet<String> = kind.versions().iter().filter_map(|v| group_of(v)).collect();
+    for version in served {
+        let ours = group_of(version).is_some_and(|own| groups.contains(&own));
+        if !ours || kind.versions().contains(version) {
+            continue;
+        }
+        if !asked.contains_key(*version) {
+            asked.insert((*version).to_owned(), group(client, version).await?);
+        }
+        if matches!(&asked[*version], Group::Resources(names) if names.contains(kind.plural())) {
+            return Ok(Some((*version).to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// What a group holds: it may be there without all of its CRDs.

@@ -14,6 +14,7 @@ use tracer_policy::model::ObjectRef;
 use tracer_policy::{Cluster, Decides};
 
 use super::link::Link;
+use super::list::list_over;
 use super::watch::over;
 use super::*;
 use crate::cluster::Kind;
@@ -251,6 +252,36 @@ async fn policies_installed_later_are_followed() {
     let applied = |own: &Followed| own.applied.contains(Kind::GlobalNetworkPolicy.name());
     followed.until("followed", applied).await;
     assert!(followed.health().is_synced());
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_in_a_version_that_is_not_read_are_no_absent_ones() {
+    let server = Server::new();
+    let newer = "policy.networking.k8s.io/v9";
+    server.say(
+        "/apis",
+        200,
+        json!({"groups": [
+            {"name": "networking.k8s.io", "versions": [{"groupVersion": "networking.k8s.io/v1", "version": "v1"}]},
+            {"name": "policy.networking.k8s.io", "versions": [{"groupVersion": newer, "version": "v9"}]}]}),
+    );
+    server.say(
+        "/apis/policy.networking.k8s.io/v9",
+        200,
+        json!({"groupVersion": newer, "resources": [
+            {"name": "clusternetworkpolicies", "singularName": "", "namespaced": false,
+                "kind": "ClusterNetworkPolicy", "verbs": []}]}),
+    );
+    let listed = list_over(server.client()).await.unwrap();
+    let warnings: Vec<String> = listed.warnings().iter().map(ToString::to_string).collect();
+    assert!(
+        matches!(warnings.as_slice(), [one] if one.contains("clusternetworkpolicies") && one.contains(newer)),
+        "{warnings:?}"
+    );
+    assert_eq!(listed.cluster.unread(Decides::Policies).count(), 1);
+    let mut followed = Followed::new(&server);
+    let unread = |own: &Followed| own.cluster.unread(Decides::Policies).count();
+    followed.until("unread", |own| unread(own) == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
