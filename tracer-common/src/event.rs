@@ -8,7 +8,7 @@ use crate::packet::Headers;
 pub const MAGIC: u32 = u32::from_le_bytes(*b"drop");
 
 /// Version of all layouts of this crate; goes up with every change of any of them.
-pub const ABI: u16 = 3;
+pub const ABI: u16 = 4;
 
 /// Bytes of a packet that a record has room for.
 pub const CAPTURE: usize = 128;
@@ -41,6 +41,8 @@ pub mod field {
     pub const ORIGINAL: u32 = 1 << 7;
     /// `pid` and `process`: who sent it from this machine.
     pub const PROCESS: u32 = 1 << 8;
+    /// The kernel answered the sender with a TCP reset.
+    pub const TCP_RESET: u32 = 1 << 9;
 }
 
 /// One dropped packet, or, where `count` is above 1, that many of one flow.

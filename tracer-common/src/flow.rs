@@ -46,6 +46,10 @@ pub struct FlowKey {
 
 const _: () = assert!(size_of::<FlowKey>() == 64 && align_of::<FlowKey>() == 8);
 
+/// Brings [`field::TCP_RESET`] to a free bit of [`FlowKey::fields`].
+const RESET_SHIFT: u32 = 9;
+const _: () = assert!(field::TCP_RESET >> RESET_SHIFT == 1 && field::ICMP_REPLY < 1 << 8);
+
 /// TCP's SYN and ACK.
 const OPENING: u8 = 0x12;
 
@@ -80,7 +84,8 @@ impl FlowKey {
         self.reply_type = event.reply_type;
         self.reply_code = event.reply_code;
         self.opening = headers.tcp_flags & OPENING;
-        self.fields = (event.fields & field::ICMP_REPLY) as u8;
+        let reset = event.fields & field::TCP_RESET;
+        self.fields = ((event.fields & field::ICMP_REPLY | reset >> RESET_SHIFT) & 0xff) as u8;
         self.reserved = 0;
     }
 }

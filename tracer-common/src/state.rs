@@ -6,6 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// that went another way, and whose memory has been used again since.
 pub const NOTE_VALID_NS: u64 = 10_000_000;
 
+/// In [`CpuState::note_reply`]: the answer is a TCP reset.
+pub const NOTE_RESET: u32 = 1 << 16;
+
 /// The reader is woken at most this often, in nanoseconds, unless the ring fills up.
 ///
 /// The reader relies on it: it goes to sleep only after the ring was empty for longer than this.
@@ -34,14 +37,14 @@ pub struct CpuState {
     pub unreadable: u64,
     /// Lost: dropped in an interrupt while this CPU was at work on another drop.
     pub nested: u64,
-    /// Rejects seen through `icmp:icmp_send`.
+    /// Rejects seen.
     pub rejects: u64,
     /// The packet that was answered last, by its `sk_buff`'s address; 0 for none.
     pub note_skb: u64,
     /// When, as [`crate::DropEvent::ktime_ns`].
     pub note_ktime_ns: u64,
-    /// ICMP type in the lowest byte, code in the next.
-    pub note_icmp: u32,
+    /// ICMP type in the lowest byte, code in the next; or [`NOTE_RESET`].
+    pub note_reply: u32,
     /// Not 0 while a drop is being worked on.
     pub busy: u32,
     /// When the stack was walked last, as [`crate::DropEvent::ktime_ns`].

@@ -4,7 +4,9 @@ use core::ptr::copy_nonoverlapping;
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::{debug, warn};
-use tracer_common::{ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, RECORD, field, parse_into};
+use tracer_common::{
+    ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, NOTE_RESET, RECORD, field, parse_into,
+};
 
 use crate::clock;
 use crate::config::{has_reason, wants};
@@ -46,11 +48,22 @@ pub(crate) fn on_drop<A: Access>(ctx: &impl EbpfContext, skb: u64, location: u64
 /// The kernel is about to answer a packet it will not deliver.
 #[inline(always)]
 pub(crate) fn on_icmp_send(skb: u64, kind: u8, code: u8) {
+    on_reply(skb, u32::from(kind) | u32::from(code) << 8);
+}
+
+/// The same, with a TCP reset.
+#[inline(always)]
+pub(crate) fn on_reset(skb: u64) {
+    on_reply(skb, NOTE_RESET);
+}
+
+#[inline(always)]
+fn on_reply(skb: u64, reply: u32) {
     let Some(this) = this_cpu() else {
         return;
     };
     count!(this, rejects);
-    this.note(skb, clock::now(), kind, code);
+    this.note(skb, clock::now(), reply);
 }
 
 /// What the tracepoint tells.
@@ -119,15 +132,14 @@ fn parse(ctx: &impl EbpfContext, this: This, event: &mut DropEvent, packet: &Cap
 /// What the sender was told.
 #[inline(always)]
 fn answer(event: &mut DropEvent, drop: &Dropped) {
-    let (kind, code) = match drop.note.icmp() {
-        Some(icmp) => {
-            event.fields |= field::ICMP_REPLY;
-            icmp
-        }
+    let (answered, reply) = match drop.note.reply() {
+        Some(NOTE_RESET) => (field::TCP_RESET, 0),
+        Some(icmp) => (field::ICMP_REPLY, icmp),
         None => (0, 0),
     };
-    event.reply_type = kind;
-    event.reply_code = code;
+    event.fields |= answered;
+    event.reply_type = reply as u8;
+    event.reply_code = (reply >> 8) as u8;
 }
 
 /// A device that was at hand one way or the other.

@@ -1,5 +1,6 @@
 //! tracer's eBPF programs: one at `kfree_skb`, one at `icmp:icmp_send`, each in the two flavours a
-//! kernel may offer. User space loads one of each.
+//! kernel may offer, of which user space loads one; and those that hear of other answers to senders
+//! ([`answers`]).
 //!
 //! The way of a drop: is its reason of interest ([`config`]), and is it ours ([`handover`]) → what was
 //! it ([`skb`]) → is its flow known ([`flows`]) → if not, into the ring ([`ring`]); whatever is left out
@@ -33,6 +34,7 @@
     reason = "the program macros want it so"
 )]
 
+mod answers;
 mod clock;
 mod config;
 mod drops;

@@ -88,12 +88,12 @@ impl This {
 
     /// Remembers that a packet's sender is being told.
     #[inline(always)]
-    pub(crate) fn note(self, skb: u64, ktime_ns: u64, kind: u8, code: u8) {
+    pub(crate) fn note(self, skb: u64, ktime_ns: u64, reply: u32) {
         // SAFETY: see `count`.
         unsafe {
             (*self.0).note_skb = skb;
             (*self.0).note_ktime_ns = ktime_ns;
-            (*self.0).note_icmp = u32::from(kind) | u32::from(code) << 8;
+            (*self.0).note_reply = reply;
         }
     }
 
@@ -107,13 +107,13 @@ impl This {
             if (*self.0).note_skb != skb {
                 return Note {
                     ktime_ns: 0,
-                    icmp: 0,
+                    reply: 0,
                 };
             }
             (*self.0).note_skb = 0;
             Note {
                 ktime_ns: (*self.0).note_ktime_ns,
-                icmp: (*self.0).note_icmp,
+                reply: (*self.0).note_reply,
             }
         }
     }
@@ -124,17 +124,16 @@ impl This {
 #[derive(Clone, Copy)]
 pub(crate) struct Note {
     ktime_ns: u64,
-    icmp: u32,
+    reply: u32,
 }
 
 impl Note {
-    /// ICMP type and code, if there is a note, fresh enough to be about the packet that is being dropped.
+    /// [`CpuState::note_reply`], if there is a note, fresh enough to be about the packet that is being dropped.
     #[inline(always)]
-    pub(crate) fn icmp(self) -> Option<(u8, u8)> {
+    pub(crate) fn reply(self) -> Option<u32> {
         if self.ktime_ns == 0 {
             return None;
         }
-        let [kind, code, ..] = self.icmp.to_le_bytes();
-        (clock::now().wrapping_sub(self.ktime_ns) < NOTE_VALID_NS).then_some((kind, code))
+        (clock::now().wrapping_sub(self.ktime_ns) < NOTE_VALID_NS).then_some(self.reply)
     }
 }

@@ -40,6 +40,17 @@ pub(crate) fn release(workspace: &Workspace, target: &str) -> Result<PathBuf> {
     )
 }
 
+/// The binary for `target`, without optimization.
+pub(crate) fn debug(workspace: &Workspace, target: &str) -> Result<PathBuf> {
+    build(
+        workspace,
+        &Arguments {
+            debug: true,
+            target: Some(target.to_owned()),
+        },
+    )
+}
+
 fn build(workspace: &Workspace, arguments: &Arguments) -> Result<PathBuf> {
     let mut parts = vec![Part::Toolchain, Part::BpfLinker];
     if arguments.target.is_some() {

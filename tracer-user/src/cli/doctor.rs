@@ -83,6 +83,7 @@ fn report(common: &Common) -> Result<Report, Error> {
         check("kfree_skb", true, &probe.kfree_skb),
         check("drop reasons", false, &probe.reasons),
         check("icmp_send", false, &probe.icmp_send),
+        check("answers", false, &probe.answers),
         check("kernel symbols", false, &probe.symbols),
         check("bpffs", false, &probe.bpffs),
     ];

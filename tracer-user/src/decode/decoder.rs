@@ -42,9 +42,39 @@ pub trait Resolve: Send {
     fn symbol(&mut self, address: u64) -> Option<String>;
 }
 
+/// Which answers to senders would have been seen. What is not there leaves open whether a packet was answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a function of the kernel's own, and any may be missing"
+)]
+pub struct Answers {
+    /// ICMP errors.
+    pub icmp: bool,
+    /// `ICMPv6` errors.
+    pub icmpv6: bool,
+    /// TCP resets over IPv4.
+    pub reset: bool,
+    /// TCP resets over IPv6.
+    pub reset6: bool,
+}
+
+impl Answers {
+    /// Whether every answer that netfilter has for such a packet would have been seen.
+    const fn all_to(self, headers: &Headers) -> bool {
+        let (icmp, reset) = match headers.version {
+            4 => (self.icmp, self.reset),
+            6 => (self.icmpv6, self.reset6),
+            _ => return false,
+        };
+        icmp && (reset || headers.protocol != Protocol::Tcp.number())
+    }
+}
+
 /// Decodes records. Looks each name up once.
 pub struct Decoder {
     resolve: Box<dyn Resolve>,
+    answers: Answers,
     reasons: HashMap<u32, String>,
     symbols: HashMap<u64, Option<String>>,
 }
@@ -54,9 +84,17 @@ impl Decoder {
     pub fn new(resolve: Box<dyn Resolve>) -> Self {
         Self {
             resolve,
+            answers: Answers::default(),
             reasons: HashMap::new(),
             symbols: HashMap::new(),
         }
+    }
+
+    /// Says which answers to senders would have been seen; none by default.
+    #[must_use]
+    pub const fn seeing(mut self, answers: Answers) -> Self {
+        self.answers = answers;
+        self
     }
 
     /// Decodes one record, whole.
@@ -74,11 +112,12 @@ impl Decoder {
             hook(&reason.name)
         };
         let packet = &event.packet[..usize::from(event.captured)];
+        let story = self.story(&event, hook);
         Ok(RawDrop {
             ktime_ns: event.ktime_ns,
             count: event.count,
             hook,
-            action: action(&event, hook),
+            action: action(&event, hook, &story, self.answers),
             reason,
             location,
             interface: interface(&event),
@@ -92,7 +131,7 @@ impl Decoder {
                 .then(|| inner::inner(&event.headers, packet))
                 .flatten(),
             packet: Bytes::copy_from_slice(packet),
-            story: self.story(&event, hook),
+            story,
         })
     }
 
@@ -193,17 +232,37 @@ fn hook_at(symbol: &str) -> Option<Hook> {
         .map(|(hook, _)| *hook)
 }
 
-/// A seen reply is a reject. Without one, netfilter leaves it open: TCP resets, `ICMPv6` and
-/// rate-limited answers are not seen. The other hooks cannot answer at all.
-fn action(event: &DropEvent, hook: Option<Hook>) -> Option<Action> {
+/// A seen answer is a reject. Without one, a packet that netfilter dropped was not answered where every answer
+/// would have been seen; one that the kernel's rate limit held back was none. The bridge's own rules answer by
+/// other functions. The other hooks cannot answer at all.
+fn action(
+    event: &DropEvent,
+    hook: Option<Hook>,
+    story: &Story,
+    answers: Answers,
+) -> Option<Action> {
     if event.fields & field::ICMP_REPLY != 0 {
         return Some(Action::RejectIcmp(Icmp {
             kind: event.reply_type,
             code: event.reply_code,
         }));
     }
+    if event.fields & field::TCP_RESET != 0 {
+        // A reset is asked to be reset, too, and is not.
+        let is_reset =
+            event.headers.has & has::TCP_FLAGS != 0 && TcpFlags(event.headers.tcp_flags).is_reset();
+        return Some(if is_reset {
+            Action::Drop
+        } else {
+            Action::RejectTcpReset
+        });
+    }
     match hook? {
-        Hook::Netfilter => None,
+        Hook::Netfilter => {
+            let bridged = story.chain.is_some_and(|chain| chain.bridge);
+            let seen = event.fields & field::HEADERS != 0 && answers.all_to(&event.headers);
+            (seen && !bridged).then_some(Action::Drop)
+        }
         Hook::TcIngress
         | Hook::TcEgress
         | Hook::Xdp

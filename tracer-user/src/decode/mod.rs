@@ -6,7 +6,7 @@ mod raw;
 mod story;
 
 pub(crate) use decoder::PLACES;
-pub use decoder::{DecodeError, Decoder, Resolve};
+pub use decoder::{Answers, DecodeError, Decoder, Resolve};
 pub use inner::{Carrier, Inner};
 pub use raw::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};
 pub use story::{Chain, Point, Process, Story};

@@ -133,6 +133,11 @@ impl TcpFlags {
             .map(|(_, name)| name)
     }
 
+    /// Whether it resets a connection.
+    pub const fn is_reset(self) -> bool {
+        self.0 & 0b100 != 0
+    }
+
     /// From names as [`TcpFlags::names`] gives them; others are passed over.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let bit = |name| Self::NAMES.iter().position(|known| *known == name);

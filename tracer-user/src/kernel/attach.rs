@@ -9,6 +9,7 @@ use aya::{Btf as AyaBtf, Ebpf, EbpfError};
 
 use super::btf::Btf;
 use super::error::{Error, boxed};
+use crate::decode::Answers;
 
 /// The end of a verifier's log that is shown; the cause is in the last lines.
 const LOG_LINES: usize = 40;
@@ -37,8 +38,10 @@ impl Flavour {
 pub struct Hooks {
     /// The program at `skb:kfree_skb`.
     pub kfree_skb: Flavour,
-    /// The program at `icmp:icmp_send`; without it no reject is told from a drop.
+    /// The program at `icmp:icmp_send`.
     pub icmp_send: Option<Flavour>,
+    /// Which answers to senders are seen, there and by kprobes; others are not told from drops.
+    pub answers: Answers,
     /// What was gone without, and why: sentences.
     pub missing: Vec<String>,
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
+use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -12,6 +13,7 @@ use tracer_common::{ABSENT, Config, feature};
 use tracing::level_filters::LevelFilter;
 use zerocopy::IntoBytes;
 
+use super::answers;
 use super::attach::{Attacher, Flavour, Hook, Hooks, ICMP_SEND, KFREE_SKB, load_error};
 use super::btf::{Btf, BtfError};
 use super::error::{Error, boxed};
@@ -100,6 +102,8 @@ pub struct Capture {
     pub(super) flush_log: Log,
     /// What keeps the programs on their hooks.
     pub(super) links: Vec<FdLink>,
+    /// What keeps the programs on functions that answer senders.
+    pub(super) probes: Vec<KProbeLink>,
     /// Where they are pinned.
     pub(super) kept: Option<Kept>,
     meter: Meter,
@@ -178,18 +182,15 @@ impl Capture {
         let Parts {
             maps,
             attached,
+            listeners,
             log,
         } = parts;
         let flavour = |hook: &Hook| attached.iter().find_map(|one| hook.flavour_of(one.name));
         let kfree_skb = flavour(&KFREE_SKB)
             .ok_or_else(|| Error::Load("no program at kfree_skb is pinned".into()))?;
         let icmp_send = flavour(&ICMP_SEND);
-        if icmp_send.is_none() {
-            missing.push(
-                "rejects cannot be told from drops: this kernel has no tracepoint icmp:icmp_send"
-                    .to_owned(),
-            );
-        }
+        let seen = answers::seen(icmp_send.is_some(), &listeners);
+        missing.extend(answers::gone_without(seen));
         if by_location {
             missing.push(
                 "this kernel gives no drop reasons: what netfilter and tc drop is told by where it is dropped"
@@ -198,10 +199,15 @@ impl Capture {
         } else if !has_reasons {
             missing.push("this kernel gives no drop reasons: every drop is captured".to_owned());
         }
-        let (programs, links) = attached
+        let (mut programs, links): (Vec<_>, Vec<_>) = attached
             .into_iter()
             .map(|one| (one.program, one.link))
             .unzip();
+        let mut probes = Vec::new();
+        for one in listeners {
+            programs.push(one.program);
+            probes.extend(one.link);
+        }
         let marks = kept.as_ref().and_then(|kept| {
             let generation = kept.generation.name();
             options.marks.as_ref()?.of(&generation)
@@ -212,11 +218,13 @@ impl Capture {
             fold_every: options.fold_every,
             flush_log: log,
             links,
+            probes,
             kept,
             meter: Meter::new(maps.state, programs)?,
             hooks: Hooks {
                 kfree_skb,
                 icmp_send,
+                answers: seen,
                 missing,
             },
             names,
@@ -254,10 +262,11 @@ impl Capture {
     pub fn decoder(&self) -> Decoder {
         // The last of what a start needs for a moment only.
         give_back_memory();
-        Decoder::new(Box::new(Names {
+        let names = Names {
             reasons: self.names.clone(),
             symbols: self.symbols.clone(),
-        }))
+        };
+        Decoder::new(Box::new(names)).seeing(self.hooks.answers)
     }
 }
 
@@ -333,10 +342,13 @@ impl Loader<'_> {
             Ok(one) => attached.push(one),
             Err(why) => tracing::debug!(%why, "no program at icmp_send"),
         }
+        let has_icmp_send = !attached.is_empty();
+        let listeners = answers::load(&mut ebpf, has_icmp_send);
         attached.push(attacher.attach(&mut ebpf, &KFREE_SKB)?);
         Ok(Parts {
             maps,
             attached,
+            listeners,
             log,
         })
     }

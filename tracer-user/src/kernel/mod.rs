@@ -3,6 +3,7 @@
 //! Everything this process needs of the kernel is said by [`probe()`]; [`Capture::start`] uses what is
 //! there and says what it went without.
 
+mod answers;
 mod attach;
 mod btf;
 mod clock;

@@ -9,6 +9,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_log::EbpfLogger;
 
+use super::answers::{self, Listener};
 use super::attach::{Attached, HOOKS};
 use super::error::{Error, boxed};
 use super::sys;
@@ -26,6 +27,7 @@ pub(super) struct Maps {
 pub(super) struct Parts {
     pub(super) maps: Maps,
     pub(super) attached: Vec<Attached>,
+    pub(super) listeners: Vec<Listener>,
     pub(super) log: Log,
 }
 
@@ -83,6 +85,7 @@ impl Parts {
         for (name, map) in self.maps.named() {
             map.pin(folder.join(name)).map_err(boxed)?;
         }
+        answers::pin(&self.listeners, folder).map_err(|source| unpinned(folder, source))?;
         let mut attached = Vec::new();
         for one in self.attached {
             sys::pin(one.program.as_fd(), &folder.join(one.name))
@@ -154,6 +157,7 @@ impl Parts {
         Ok(Self {
             maps,
             attached,
+            listeners: answers::from_pins(folder),
             log,
         })
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use caps::{CapSet, Capability};
 
+use super::answers::{self, has_kprobes};
 use super::attach::{Flavour, ICMP_SEND, KFREE_SKB};
 use super::btf::Btf;
 use super::layout::{has_reason, layout};
@@ -64,6 +65,8 @@ pub struct Probe {
     pub kfree_skb_flavour: Option<Flavour>,
     /// `icmp:icmp_send`: tells rejects from drops.
     pub icmp_send: Finding,
+    /// Kprobes on what else answers senders.
+    pub answers: Finding,
     /// Names of kernel functions.
     pub symbols: Finding,
     /// Where maps and programs can be pinned.
@@ -128,9 +131,10 @@ pub fn probe() -> Probe {
             Finding::yes("icmp:icmp_send as BTF tracepoint: IPv4 rejects are told from drops")
         } else {
             Finding::no(
-                "no tracepoint icmp:icmp_send (since Linux 6.11): drop or reject stays open",
+                "no tracepoint icmp:icmp_send (since Linux 6.11; Debian's 6.1 has it): a kprobe has to do",
             )
         },
+        answers: answers(),
         symbols: symbols(),
         bpffs: bpffs(),
     }
@@ -164,6 +168,26 @@ pub(super) fn missing_capabilities() -> Vec<&'static str> {
         .filter(|(capability, _)| !has(*capability))
         .map(|(_, name)| name)
         .collect()
+}
+
+fn answers() -> Finding {
+    if !has_kprobes() {
+        return Finding::no(
+            "no kprobes: rejects by TCP reset and over IPv6 are not told from drops",
+        );
+    }
+    let missing: Vec<_> = answers::ALL
+        .iter()
+        .filter_map(answers::Answer::missing_module)
+        .collect();
+    if missing.is_empty() {
+        Finding::yes("kprobes: TCP resets and ICMPv6 rejects are told from drops")
+    } else {
+        Finding::no(format!(
+            "kprobes, but what starts now will not tell TCP resets from drops, not loaded yet: {}",
+            missing.join(", ")
+        ))
+    }
 }
 
 fn symbols() -> Finding {

@@ -142,6 +142,7 @@ impl Capture {
     /// Takes the programs out of the kernel unless they are pinned; what is in the ring stays.
     fn detach(&mut self) {
         self.links.clear();
+        self.probes.clear();
     }
 }
 

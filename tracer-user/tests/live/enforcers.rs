@@ -17,7 +17,7 @@ use tracer_policy::model::Protocol;
 use crate::expect::{
     Event, Port, alone, by_service, coredns, external, node, same, sent_here, service, vault_0,
 };
-use crate::watch::{self, Watch};
+use crate::watch::{self, Answer, Told, Watch};
 
 /// Below the first retransmission of a SYN.
 const ONE_SYN: Duration = Duration::from_millis(100);
@@ -319,7 +319,7 @@ fn kube_router(lab: &Lab, backend: Backend) -> Result<()> {
         let ip = lab.pod("vault-0").addresses().of(family);
         let ping = traffic::ping(lab.remote(), ip, 1, SECOND)?;
         ensure!(ping.received == 1, "{ping:?}");
-        for case in kube_router_cases(lab, family) {
+        for case in kube_router_cases(lab, &watch, family) {
             let name = case.name;
             if let Err(error) = case.check(lab, &watch, &kube_router) {
                 wrong.push(format!("{family:?} {name}: {error:#}"));
@@ -334,14 +334,18 @@ fn kube_router(lab: &Lab, backend: Backend) -> Result<()> {
 }
 
 /// Bridged packets die with their way out as their device: `__br_forward` sets it before the hook.
-fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
+fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Case<'a>> {
     let vault = lab.pod("vault-0");
     let pod = vault.addresses().of(family);
     let remote = REMOTE.of(family);
     let master = MASTER.of(family);
     let own_node = NODE.of(family);
     let dns = lab.pod("coredns").addresses().of(family);
-    let told = family == Family::V4 && watch::has_icmp_send();
+    let answer = |drop: &mut Value| {
+        // All of it is rejected by ICMP, whatever the protocol.
+        watch.tell(drop, Some(Answer::Icmp), family, Protocol::Tcp)
+    };
+    let told = answer(&mut json!({})) == Told::Answered;
     let drop = |hook: &str, interface: &str| {
         let mut drop = json!({
             "reason": watch::reason("NETFILTER_DROP"),
@@ -349,10 +353,7 @@ fn kube_router_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             "datapath": "netfilter",
             "interface": interface,
         });
-        if told {
-            drop["action"] = json!("reject");
-            drop["reply"] = json!("icmp port-unreachable");
-        }
+        answer(&mut drop);
         drop
     };
     let refused = |otherwise: &'static str| {

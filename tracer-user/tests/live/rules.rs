@@ -12,7 +12,7 @@ use serde_json::json;
 use tracer_policy::model::Protocol;
 
 use crate::expect::{Event, Port, alone, external, node, on, same, sent_here, vault_0};
-use crate::watch::{self, Watch};
+use crate::watch::{self, Answer, Told, Watch};
 
 /// Below the first retransmission of a SYN.
 const ONE_SYN: Duration = Duration::from_millis(100);
@@ -156,7 +156,7 @@ fn check(lab: &Lab, watch: &Watch, case: Case) -> Result<()> {
         return Ok(());
     }
     let events = watch.drops(counted)?;
-    same(&events, &[way.event(case, counted).json()])
+    same(&events, &[way.event(watch, case, counted).json()])
 }
 
 /// Where packets go for a hook of the node: through it to a pod, from a pod to it, from it to a pod.
@@ -195,7 +195,7 @@ impl<'a> Way<'a> {
         Ok(())
     }
 
-    fn event(&self, case: Case, count: u64) -> Event {
+    fn event(&self, watch: &Watch, case: Case, count: u64) -> Event {
         let protocol = case.protocol;
         let (client, server) = (Port::sender(protocol), Port::receiver(protocol, PORT));
         let (source, to) = (self.source, self.to);
@@ -253,7 +253,6 @@ impl<'a> Way<'a> {
             (Hook::Output, Family::V6, Verdict::Reject) => "lo",
             _ => interface,
         };
-        let told = told(case);
         let mut drop = json!({
             "reason": watch::reason("NETFILTER_DROP"),
             "hook": match case.hook {
@@ -264,10 +263,12 @@ impl<'a> Way<'a> {
             "datapath": "netfilter",
             "interface": interface,
         });
-        if told {
-            drop["action"] = json!("reject");
-            drop["reply"] = json!("icmp port-unreachable");
-        }
+        let answer = match case.verdict {
+            Verdict::Reject => Some(Answer::Icmp),
+            Verdict::RejectWithReset => Some(Answer::Reset),
+            Verdict::Drop | Verdict::Accept => None,
+        };
+        let told = watch.tell(&mut drop, answer, case.family, protocol);
         Event {
             count,
             direction,
@@ -278,16 +279,10 @@ impl<'a> Way<'a> {
             drop,
             got,
             grade: "proven",
-            symptom: symptom(class, protocol, told),
+            symptom: symptom(class, protocol, told == Told::Answered),
             hint,
         }
     }
-}
-
-/// Whether this kernel lets on that the sender was told: an IPv4 ICMP error, where the tracepoint
-/// `icmp:icmp_send` is there (Linux 6.11 and newer).
-fn told(case: Case) -> bool {
-    case.verdict == Verdict::Reject && case.family == Family::V4 && watch::has_icmp_send()
 }
 
 fn symptom(class: &str, protocol: Protocol, told: bool) -> String {

@@ -15,6 +15,7 @@ use lab::{BROKEN_POLICY, Family, Lab, Wiring};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tracer_policy::model::Protocol;
 
 /// How long the next line may take, also on an emulated machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -40,6 +41,7 @@ pub struct Watch {
     strangers: RefCell<Vec<String>>,
     started: Timestamp,
     netns: u64,
+    heard: Vec<(Answer, Family)>,
     // Holds the manifests while the program may read them.
     _folder: TempDir,
 }
@@ -47,6 +49,14 @@ pub struct Watch {
 impl Watch {
     /// Starts it on the lab's manifests and the incident's policy, and returns once it is attached.
     pub fn start(lab: &Lab, primary: Family) -> Result<Self> {
+        let mut heard = Vec::new();
+        for answer in [Answer::Icmp, Answer::Reset] {
+            for family in [Family::V4, Family::V6] {
+                if hears(answer, family) {
+                    heard.push((answer, family));
+                }
+            }
+        }
         let folder = tempfile::tempdir()?;
         let cluster = folder.path().join("cluster.yaml");
         std::fs::write(
@@ -84,11 +94,11 @@ impl Watch {
                 }
             }
         });
-        let mut heard = Vec::new();
-        while !heard.iter().any(|line: &String| line.contains("watching ")) {
+        let mut words = Vec::new();
+        while !words.iter().any(|line: &String| line.contains("watching ")) {
             match said.recv_timeout(PATIENCE) {
-                Ok(line) => heard.push(line),
-                Err(_) => bail!("tracer did not attach; it said: {}", heard.join("\n")),
+                Ok(line) => words.push(line),
+                Err(_) => bail!("tracer did not attach; it said: {}", words.join("\n")),
             }
         }
         Ok(Self {
@@ -98,8 +108,40 @@ impl Watch {
             strangers: RefCell::default(),
             started: Timestamp::now(),
             netns: lab.node().inode()?,
+            heard,
             _folder: folder,
         })
+    }
+
+    /// What `drop` says of the sender's answer: `answer` is what a rule sends, if it sends any.
+    pub fn tell(
+        &self,
+        drop: &mut Value,
+        answer: Option<Answer>,
+        family: Family,
+        protocol: Protocol,
+    ) -> Told {
+        let hears = |answer| self.heard.contains(&(answer, family));
+        match answer {
+            Some(answer) if hears(answer) => {
+                drop["action"] = "reject".into();
+                drop["reply"] = match (answer, family) {
+                    (Answer::Reset, _) => "tcp reset",
+                    (Answer::Icmp, Family::V4) => "icmp port-unreachable",
+                    (Answer::Icmp, Family::V6) => "icmp6 port-unreachable",
+                }
+                .into();
+                Told::Answered
+            }
+            Some(_) => Told::Nothing,
+            // That nobody was told is known where nothing goes unheard.
+            None => {
+                if hears(Answer::Icmp) && (protocol != Protocol::Tcp || hears(Answer::Reset)) {
+                    drop["action"] = "drop".into();
+                }
+                Told::Nothing
+            }
+        }
     }
 
     /// The drops of `packets` packets: reads until that many were reported, checks what differs from
@@ -251,9 +293,34 @@ fn fold(events: &mut Vec<Value>, event: Value, count: u64) {
     }
 }
 
-/// Whether this kernel says when it tells a sender by ICMP: tracepoint `icmp:icmp_send` (6.11).
-pub fn has_icmp_send() -> bool {
-    kernel_knows("btf_trace_icmp_send")
+/// What tracer hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Answered,
+    Nothing,
+}
+
+/// How the kernel answers a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Icmp,
+    Reset,
+}
+
+/// Whether this kernel lets on that it answers a sender: by the tracepoint `icmp:icmp_send` (6.11), or to a
+/// kprobe, where it has those and the function is there by now.
+fn hears(answer: Answer, family: Family) -> bool {
+    let function = match (answer, family) {
+        (Answer::Icmp, Family::V4) if kernel_knows("btf_trace_icmp_send") => return true,
+        (Answer::Icmp, Family::V4) => "__icmp_send",
+        (Answer::Icmp, Family::V6) => "icmp6_send",
+        (Answer::Reset, Family::V4) => "nf_send_reset",
+        (Answer::Reset, Family::V6) => "nf_send_reset6",
+    };
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let is_there = |line: &str| line.split_ascii_whitespace().nth(2) == Some(function);
+    std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists()
+        && symbols.lines().any(is_there)
 }
 
 /// Whether this kernel says why it drops what netfilter and tc want dropped (5.18).

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check there is, each a step with its time and result.
 
 mod cargo_test;
+mod cross;
 mod steps;
 mod summary;
 
@@ -45,6 +46,8 @@ enum Group {
     E2e,
     /// The live tests on other kernels, in QEMU; it needs root
     Vm,
+    /// What is built for another architecture
+    Cross,
     /// Documentation and the examples in it
     Doc,
     /// Manifests, alerts and dashboard
@@ -67,7 +70,7 @@ struct Step {
     run: fn(&Stage<'_>) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step {
         group: Group::Fmt,
         name: "formatting",
@@ -109,6 +112,12 @@ const STEPS: [Step; 12] = [
         name: "other kernels",
         needs: &[], // as above
         run: steps::vm,
+    },
+    Step {
+        group: Group::Cross,
+        name: "aarch64",
+        needs: &[], // the build asks for them itself
+        run: cross::run,
     },
     Step {
         group: Group::Doc,

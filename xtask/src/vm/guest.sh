@@ -17,6 +17,8 @@ export PATH=/run/bin:$PATH
 echo /run/bin/modprobe >/proc/sys/kernel/modprobe
 # What no program asks the kernel for by itself.
 modprobe -a br_netfilter veth bridge
+# What comes only after tracer was started, tracer cannot listen to.
+modprobe -a nf_reject_ipv4 nf_reject_ipv6
 ip link set lo up
 "$live" --color=never --test-threads=1 $(echo "$tests" | tr , " ")
 echo "VM live $?"

@@ -313,6 +313,6 @@ async fn a_list_whose_moment_is_forgotten_begins_anew() {
     server.say(POLICIES, 200, list(&both[..1], Some("next")));
     server.refuse(&format!("{POLICIES}#next"), 410);
     server.say(&format!("{POLICIES}#whole"), 200, list(&both, None));
-    let loaded = list::list_over(server.client()).await.unwrap();
+    let loaded = list_over(server.client()).await.unwrap();
     assert_eq!(loaded.used.get("NetworkPolicy"), Some(&2), "none twice");
 }

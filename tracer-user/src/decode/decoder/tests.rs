@@ -209,6 +209,62 @@ fn netfilter_leaves_open_what_was_done_unless_a_reply_was_seen() {
 }
 
 #[test]
+fn what_would_have_been_answered_in_sight_was_dropped_without_a_word() {
+    const PROTOCOL: usize = 105;
+    let all = Answers {
+        icmp: true,
+        icmpv6: true,
+        reset: true,
+        reset6: true,
+    };
+    let action = |record: &[u8], answers| {
+        let mut decoder = Decoder::new(Box::new(Names)).seeing(answers);
+        decoder.decode(record).unwrap().action
+    };
+    let mut record = record();
+    record[REASON] = 12;
+    assert_eq!(record[104..106], [4, 6], "TCP over IPv4");
+    assert_eq!(action(&record, all), Some(Action::Drop));
+    for blind in [
+        Answers {
+            reset: false,
+            ..all
+        },
+        Answers { icmp: false, ..all },
+    ] {
+        assert_eq!(action(&record, blind), None, "{blind:?}");
+    }
+    let over_ipv6 = Answers {
+        icmpv6: false,
+        reset6: false,
+        ..all
+    };
+    assert_eq!(action(&record, over_ipv6), Some(Action::Drop));
+    let mut datagram = record.clone();
+    datagram[PROTOCOL] = 17;
+    let no_reset = Answers {
+        reset: false,
+        ..all
+    };
+    assert_eq!(action(&datagram, no_reset), Some(Action::Drop));
+    // What has no headers may be anything.
+    let mut other = record.clone();
+    other[FIELDS] &= !(1 << 2);
+    assert_eq!(action(&other, all), None);
+}
+
+#[test]
+fn a_reset_is_an_answer_but_not_to_a_reset() {
+    let mut record = record();
+    record[REASON] = 12;
+    record[FIELDS + 1] |= 1 << 1;
+    let drop = decode(&record).unwrap();
+    assert_eq!(drop.action, Some(Action::RejectTcpReset));
+    record[106] = 0b100;
+    assert_eq!(decode(&record).unwrap().action, Some(Action::Drop));
+}
+
+#[test]
 fn reasons_without_name_or_hook() {
     let mut record = record();
     record[REASON] = 3;
