@@ -45,6 +45,8 @@ pub(super) struct Flows {
     seen: (u64, u64, u64),
     /// Something was left over at the last look.
     owing: bool,
+    /// Something was left to the ring at the last look, which may be full.
+    passed_over: bool,
     /// The kernel can hand out an entry and delete it in one step (since 5.14).
     can_take: bool,
     aged: Instant,
@@ -64,6 +66,17 @@ pub(super) struct Counted {
     pub(super) folded: u64,
     pub(super) overflowed: u64,
     pub(super) ring_full: u64,
+}
+
+/// When a look at the table is taken, on the kernel's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) now_ns: u64,
+    /// What was not told of a flow that began at this time or later is left to the ring.
+    pub(super) fresh_ns: u64,
+    /// A flow is taken out of the table only where its last packet came before: what was told of it is kept
+    /// elsewhere then.
+    pub(super) settled_ns: u64,
 }
 
 impl Flows {
@@ -90,6 +103,7 @@ impl Flows {
             unmarked: true,
             seen: (0, 0, 0),
             owing: true,
+            passed_over: false,
             can_take: true,
             aged: Instant::now(),
         };
@@ -173,24 +187,26 @@ impl Flows {
 
     /// Hands on what was counted since the last look, one record a flow. What is refused is handed on at
     /// the next.
-    ///
-    /// A flow is taken out of the table only where its last packet came before `settled_ns`: what was told
-    /// of it is kept elsewhere then.
     pub(super) fn sweep(
         &mut self,
         counted: Counted,
-        now_ns: u64,
-        settled_ns: u64,
+        look: Look,
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
+        let Look {
+            now_ns,
+            fresh_ns,
+            settled_ns,
+        } = look;
         let seen = (counted.folded, counted.overflowed, counted.ring_full);
-        let news = seen != self.seen || self.owing;
+        let news = seen != self.seen || self.owing || self.passed_over;
         let aging = self.aged.elapsed() >= IDLE_UNDER_PRESSURE;
         if !news && !aging {
             return Ok(());
         }
         self.left_over.retain(|record| !each(record.as_bytes()));
         self.owing = !self.left_over.is_empty();
+        self.passed_over = false;
         let mut idle = Vec::new();
         let mut entries = 0;
         for entry in &self.table {
@@ -202,7 +218,9 @@ impl Flows {
             };
             entries += 1;
             let told = self.told.get(&key).map_or(0, |told| told.packets);
-            if value.packets > told {
+            if told == 0 && first_ns(&value) >= fresh_ns {
+                self.passed_over = true;
+            } else if value.packets > told {
                 if each(record(&value, value.packets - told).as_bytes()) {
                     let told = Told {
                         packets: value.packets,
@@ -233,6 +251,15 @@ impl Flows {
             }
         }
         Ok(())
+    }
+
+    /// After a look: up to when all that was counted has been handed on or refused.
+    pub(super) const fn told_until(&self, look: Look) -> u64 {
+        if self.passed_over {
+            look.fresh_ns
+        } else {
+            look.now_ns
+        }
     }
 
     /// Whether something was refused and will be handed on again.

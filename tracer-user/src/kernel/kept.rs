@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::error::Error;
-use super::flows::{Counted, Flows};
+use super::flows::{Counted, Flows, Look};
 use super::load::Loader;
 use super::parts::{Maps, Parts};
 use super::pin::{Generation, Home, Marks, Settled, hand_over, remove, try_remove};
@@ -128,7 +128,12 @@ impl Kept {
         let settled_ns = self.settled.until_ns();
         for older in &mut self.older {
             if older.told_ns.is_none() {
-                older.flows.sweep(Counted::default(), now_ns, 0, each)?;
+                let look = Look {
+                    now_ns,
+                    fresh_ns: u64::MAX,
+                    settled_ns: 0,
+                };
+                older.flows.sweep(Counted::default(), look, each)?;
                 older.told_ns = (!older.flows.is_owing()).then_some(now_ns);
             }
         }
@@ -140,8 +145,9 @@ impl Kept {
         Ok(())
     }
 
-    /// What was told up to `now_ns`, if anything was since the last time and nothing is to be told yet.
-    pub(super) fn marks(&mut self, flows: &mut Flows, now_ns: u64) -> Option<Marks> {
+    /// What was told of what was counted up to `until_ns`, if anything was since the last time and nothing is
+    /// to be told yet.
+    pub(super) fn marks(&mut self, flows: &mut Flows, until_ns: u64) -> Option<Marks> {
         let owing = flows.is_owing() || self.older.iter().any(|older| older.told_ns.is_none());
         if owing || !flows.is_unmarked() {
             return None;
@@ -153,7 +159,7 @@ impl Kept {
             .map(|older| older.flows.marks(older.name.clone()));
         Some(Marks {
             sets: older.chain([current]).collect(),
-            as_of_ns: now_ns,
+            as_of_ns: until_ns,
         })
     }
 }

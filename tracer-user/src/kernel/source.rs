@@ -17,7 +17,7 @@ use tracer_common::WAKE_EVERY_NS;
 
 use super::clock::now_ns;
 use super::error::Error;
-use super::flows::{Counted, Flows};
+use super::flows::{Counted, Flows, Look};
 use super::load::Capture;
 use super::pin::Marks;
 
@@ -32,6 +32,20 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// How often the end waits for a full queue.
 const LAST_TRIES: usize = 200;
+
+/// A flow this young that was not told is left to the ring, which has its first packet's bytes. Longer than
+/// from a look at the ring to the next, and than a program may be held up before it hands over.
+const FRESH_NS: u64 = 50_000_000;
+const _: () = assert!(DRAIN_EVERY.as_nanos() * 2 < FRESH_NS as u128);
+
+/// What becomes of flows that are only just in the table.
+#[derive(Clone, Copy)]
+enum Fresh {
+    /// They come with the ring.
+    WithTheRing,
+    /// Nothing comes any more.
+    AsAll,
+}
 
 /// Records taken before other tasks get their turn.
 const BATCH: usize = 4096;
@@ -65,11 +79,12 @@ impl Capture {
         let mut last_record = Instant::now();
         let mut last_sweep = None;
         while !cancel.is_cancelled() {
+            let drained = drain(&mut self.ring, &mut self.flows, &mut each);
             if last_sweep.is_none_or(|last: Instant| last.elapsed() >= self.fold_every) {
                 last_sweep = Some(Instant::now());
-                self.sweep(&mut each, &mut mark)?;
+                self.sweep(Fresh::WithTheRing, &mut each, &mut mark)?;
             }
-            match drain(&mut self.ring, &mut self.flows, &mut each) {
+            match drained {
                 0 => {}
                 BATCH => {
                     last_record = Instant::now();
@@ -98,7 +113,7 @@ impl Capture {
         while drain(&mut self.ring, &mut self.flows, &mut each) > 0 {}
         // What is refused now would be lost: whoever takes it is given time to.
         for _ in 0..LAST_TRIES {
-            let marked = self.sweep(&mut each, &mut mark)?;
+            let marked = self.sweep(Fresh::AsAll, &mut each, &mut mark)?;
             if marked && !self.flows.is_owing() {
                 break;
             }
@@ -112,6 +127,7 @@ impl Capture {
     /// be marked.
     fn sweep(
         &mut self,
+        fresh: Fresh,
         each: &mut impl FnMut(&[u8]) -> bool,
         mark: &mut impl FnMut(Marks) -> bool,
     ) -> Result<bool, Error> {
@@ -122,14 +138,23 @@ impl Capture {
             ring_full: counters.ring_full,
         };
         let now_ns = now_ns();
+        let mut look = Look {
+            now_ns,
+            fresh_ns: match fresh {
+                Fresh::WithTheRing => now_ns.saturating_sub(FRESH_NS),
+                Fresh::AsAll => u64::MAX,
+            },
+            settled_ns: u64::MAX,
+        };
         let Some(kept) = &mut self.kept else {
-            self.flows.sweep(counted, now_ns, u64::MAX, each)?;
+            self.flows.sweep(counted, look, each)?;
             return Ok(true);
         };
         kept.sweep_older(now_ns, each)?;
-        let settled_ns = kept.settled.until_ns();
-        self.flows.sweep(counted, now_ns, settled_ns, each)?;
-        let Some(marks) = kept.marks(&mut self.flows, now_ns) else {
+        look.settled_ns = kept.settled.until_ns();
+        self.flows.sweep(counted, look, each)?;
+        let until_ns = self.flows.told_until(look);
+        let Some(marks) = kept.marks(&mut self.flows, until_ns) else {
             return Ok(!self.flows.is_unmarked());
         };
         let taken = mark(marks);
