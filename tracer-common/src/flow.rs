@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::event::{DropEvent, field};
-use crate::packet::{Headers, has};
+use crate::packet::{Headers, ethertype, has, protocol};
 
 /// Bytes of a [`DropEvent`] before its packet.
 pub const HEAD: usize = core::mem::offset_of!(DropEvent, packet);
@@ -65,13 +65,30 @@ impl FlowKey {
     /// [`FlowKey::of`] into memory of the caller's: the kernel program's stack is small.
     #[inline(always)]
     pub fn fill(&mut self, event: &DropEvent) {
-        let headers: &Headers = &event.headers;
-        self.source = headers.source;
-        self.destination = headers.destination;
+        self.fill_circumstances(event);
+        self.fill_headers(event);
+    }
+
+    /// What is not in the packet.
+    #[inline(always)]
+    pub fn fill_circumstances(&mut self, event: &DropEvent) {
         self.location = event.location;
         self.reason = event.reason;
         self.ifindex = event.ifindex;
         self.netns = event.netns;
+        self.reply_type = event.reply_type;
+        self.reply_code = event.reply_code;
+        let reset = event.fields & field::TCP_RESET;
+        self.fields = ((event.fields & field::ICMP_REPLY | reset >> RESET_SHIFT) & 0xff) as u8;
+        self.reserved = 0;
+    }
+
+    /// What is in the packet, parsed.
+    #[inline(always)]
+    pub fn fill_headers(&mut self, event: &DropEvent) {
+        let headers: &Headers = &event.headers;
+        self.source = headers.source;
+        self.destination = headers.destination;
         self.port = if event.fields & field::HEADERS == 0 {
             event.ethertype
         } else if headers.has & has::ICMP != 0 {
@@ -81,13 +98,91 @@ impl FlowKey {
         };
         self.protocol = headers.protocol;
         self.version = headers.version;
-        self.reply_type = event.reply_type;
-        self.reply_code = event.reply_code;
         self.opening = headers.tcp_flags & OPENING;
-        let reset = event.fields & field::TCP_RESET;
-        self.fields = ((event.fields & field::ICMP_REPLY | reset >> RESET_SHIFT) & 0xff) as u8;
-        self.reserved = 0;
     }
+
+    /// What is in the packet, from its first bytes, of which `there` are the packet's: the same as parsing
+    /// them and [`FlowKey::fill_headers`], for packets without anything out of the ordinary. Most are such,
+    /// and most are repeats, of which nothing else is asked. `false` for others; the key is half filled then.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a byte or two out of a word"
+    )]
+    pub fn fill_plain(&mut self, glance: &Glance, there: u32, ethertype: u16) -> bool {
+        // In words, as bytes would be copied one by one; the first byte is the lowest.
+        let word = |index: usize| u64::from_le(glance.0[index]);
+        let (first, second) = (word(0), word(1));
+        match first as u8 {
+            // Without options.
+            0x45 if ethertype == ethertype::IPV4 || ethertype == 0 => {
+                // "More fragments", and the offset, in bytes 6 and 7.
+                if first >> 48 & 0xff3f != 0 {
+                    return false;
+                }
+                let (third, fifth) = (word(2), word(4));
+                self.version = 4;
+                self.source = address(second >> 32, 0);
+                self.destination = address(third & 0xffff_ffff, 0);
+                self.fill_transport((second >> 8) as u8, third >> 32, fifth >> 8, there, 20)
+            }
+            0x60..=0x6f if ethertype == ethertype::IPV6 || ethertype == 0 => {
+                self.version = 6;
+                self.source = address(second, word(2));
+                self.destination = address(word(3), word(4));
+                self.fill_transport((first >> 48) as u8, word(5), word(6) >> 40, there, 40)
+            }
+            _ => false,
+        }
+    }
+
+    /// `begin`: the transport header's first four bytes; `flags`: its fourteenth.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a byte or two out of a word"
+    )]
+    fn fill_transport(
+        &mut self,
+        protocol: u8,
+        begin: u64,
+        flags: u64,
+        there: u32,
+        at: u32,
+    ) -> bool {
+        self.protocol = protocol;
+        self.opening = 0;
+        match protocol {
+            protocol::TCP => {
+                self.port = u16::from_be((begin >> 16) as u16);
+                self.opening = flags as u8 & OPENING;
+                there >= at + 14
+            }
+            protocol::UDP | protocol::SCTP => {
+                self.port = u16::from_be((begin >> 16) as u16);
+                there >= at + 4
+            }
+            protocol::ICMP | protocol::ICMPV6 => {
+                self.port = u16::from_be(begin as u16);
+                there >= at + 2
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Bytes of a packet that [`FlowKey::fill_plain`] looks at: an IPv6 header and a TCP header.
+pub const GLANCE: usize = 64;
+
+/// The first bytes of a packet, from its network header on, as words.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Glance(pub [u64; GLANCE / 8]);
+
+/// An address from two little-endian words.
+#[inline(always)]
+const fn address(low: u64, high: u64) -> [u8; 16] {
+    zerocopy::transmute!([low.to_le(), high.to_le()])
 }
 
 /// How far a time may be behind that the programs read once a tick of the timer: at its slowest rate (`CONFIG_HZ=100`).
@@ -160,6 +255,111 @@ mod tests {
                 "{index}"
             );
         }
+    }
+
+    /// The short way and the long way to a key, of one packet.
+    fn both(packet: &[u8], ethertype: u16) -> (Option<FlowKey>, FlowKey) {
+        let mut event = DropEvent::new_zeroed();
+        event.ethertype = ethertype;
+        if let Some(headers) = crate::parse(packet, ethertype) {
+            event.headers = headers;
+            event.fields = field::HEADERS;
+        }
+        let mut glance = Glance::new_zeroed();
+        let there = packet.len().min(GLANCE);
+        glance.as_mut_bytes()[..there].copy_from_slice(&packet[..there]);
+        // What stands behind a packet is not the packet's.
+        glance.as_mut_bytes()[there..].fill(0xa5);
+        let mut key = FlowKey::default();
+        let is_plain = key.fill_plain(&glance, there.try_into().unwrap(), ethertype);
+        (is_plain.then_some(key), FlowKey::of(&event))
+    }
+
+    fn ipv4(protocol: u8, transport: &[u8]) -> [u8; 60] {
+        let mut packet = [0; 60];
+        packet[0] = 0x45;
+        packet[8..10].copy_from_slice(&[64, protocol]);
+        packet[12..20].copy_from_slice(&[10, 42, 0, 1, 10, 42, 1, 11]);
+        packet[20..20 + transport.len()].copy_from_slice(transport);
+        packet
+    }
+
+    fn ipv6(protocol: u8, transport: &[u8]) -> [u8; 80] {
+        let mut packet = [0; 80];
+        packet[0] = 0x60;
+        packet[6..8].copy_from_slice(&[protocol, 64]);
+        for (index, byte) in packet[8..40].iter_mut().enumerate() {
+            *byte = u8::try_from(index).unwrap() + 1;
+        }
+        packet[40..40 + transport.len()].copy_from_slice(transport);
+        packet
+    }
+
+    #[test]
+    fn a_glance_at_a_plain_packet_finds_the_same_key() {
+        let tcp = [0x9c, 0x40, 0x20, 0x08, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x12];
+        for (protocol, transport) in [
+            (protocol::TCP, &tcp[..]),
+            (protocol::UDP, &tcp[..8]),
+            (protocol::SCTP, &tcp[..12]),
+            (protocol::ICMP, &[3, 4, 1, 2]),
+            (protocol::ICMPV6, &[133, 0, 1, 2]),
+        ] {
+            for ethertype in [0, ethertype::IPV4] {
+                let (short, long) = both(&ipv4(protocol, transport), ethertype);
+                assert_eq!(short, Some(long), "{protocol} {ethertype:x}");
+            }
+            for ethertype in [0, ethertype::IPV6] {
+                let (short, long) = both(&ipv6(protocol, transport), ethertype);
+                assert_eq!(short, Some(long), "{protocol} {ethertype:x}");
+            }
+        }
+        let (_, long) = both(&ipv4(protocol::TCP, &tcp), 0);
+        assert_eq!((long.port, long.opening), (8200, 0x12));
+    }
+
+    /// Each byte, each bit of it, each length: no key, or the one that parsing finds.
+    #[test]
+    fn a_glance_never_finds_another_key() {
+        let tcp = [0x9c, 0x40, 0x20, 0x08, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02];
+        let mut found = 0;
+        let mut hold = |packet: &[u8], ethertype| {
+            let (short, long) = both(packet, ethertype);
+            if let Some(short) = short {
+                assert_eq!(short, long, "{packet:02x?} {ethertype:x}");
+                found += 1;
+            }
+        };
+        let packets: [&[u8]; 4] = [
+            &ipv4(protocol::TCP, &tcp),
+            &ipv4(protocol::ICMP, &[8, 0]),
+            &ipv6(protocol::TCP, &tcp),
+            &ipv6(protocol::FRAGMENT, &[6, 0, 0, 0]),
+        ];
+        let types = [
+            0,
+            ethertype::IPV4,
+            ethertype::IPV6,
+            ethertype::VLAN,
+            ethertype::QINQ,
+            0x88cc,
+        ];
+        for packet in packets {
+            for ethertype in types {
+                for length in 0..=packet.len() {
+                    hold(&packet[..length], ethertype);
+                }
+                for byte in 0..packet.len() {
+                    for value in 0..=255 {
+                        let mut changed = [0; 80];
+                        changed[..packet.len()].copy_from_slice(packet);
+                        changed[byte] = value;
+                        hold(&changed[..packet.len()], ethertype);
+                    }
+                }
+            }
+        }
+        assert!(found > 10_000, "{found}");
     }
 
     #[test]

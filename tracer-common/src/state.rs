@@ -14,8 +14,11 @@ pub const NOTE_RESET: u32 = 1 << 16;
 /// The reader relies on it: it goes to sleep only after the ring was empty for longer than this.
 pub const WAKE_EVERY_NS: u64 = 5_000_000;
 
-/// A CPU walks the stack at most this often, in nanoseconds: it takes longer than all the rest.
-pub const WALK_EVERY_NS: u64 = 100_000;
+/// A CPU walks the stack at most this often, in nanoseconds, in the long run: it takes longer than all the rest.
+pub const WALK_EVERY_NS: u64 = 1_000_000;
+
+/// So many times in a row, where it did not for a while: flows that begin together all have their story told.
+pub const WALK_BURST: u64 = 64;
 
 /// State of one CPU. The first words are counters, and count packets.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -47,8 +50,8 @@ pub struct CpuState {
     pub note_reply: u32,
     /// Not 0 while a drop is being worked on.
     pub busy: u32,
-    /// When the stack was walked last, as [`crate::DropEvent::ktime_ns`].
-    pub walked_ns: u64,
+    /// Up to when walks of the stack are used up, as [`crate::DropEvent::ktime_ns`].
+    pub walks_ns: u64,
 }
 
 const _: () = assert!(size_of::<CpuState>() == 104);

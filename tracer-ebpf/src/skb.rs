@@ -8,7 +8,7 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
-use tracer_common::{ABSENT, CAPTURE, IFNAME, PacketBytes};
+use tracer_common::{ABSENT, CAPTURE, GLANCE, IFNAME, PacketBytes};
 
 use crate::config::config;
 use crate::state::{SKB_MAX, Scratch};
@@ -129,28 +129,22 @@ impl<A: Access> SkBuff<A> {
         u16::from_be(self.field(config!(skb_protocol)).unwrap_or(0))
     }
 
-    /// The packet's first bytes from the network header on, and its length from there.
+    /// Where the packet is, from its network header on.
     #[inline(always)]
-    pub(crate) fn packet(&self, scratch: *mut Scratch) -> Captured {
+    pub(crate) fn extent(&self) -> Extent {
         let data: u64 = self.field(config!(skb_data)).unwrap_or(0);
         let total: u32 = self.field(config!(skb_len)).unwrap_or(0);
         let paged: u32 = self.field(config!(skb_data_len)).unwrap_or(0);
-
         let start = self.network_header(data);
         // `data` may stand before the network header (tc, XDP: at the link layer's) or after it (at
         // the transport's, once the IP layer is done).
         let length = i64::from(total) - start.wrapping_sub(data).cast_signed();
-        let linear = length - i64::from(paged);
-        let mut captured = Captured {
-            scratch,
-            length: u32::try_from(length).unwrap_or(total),
-        };
-        let mut size = linear;
-        if size > CAPTURE as i64 {
-            size = CAPTURE as i64;
+        Extent {
+            start,
+            length,
+            linear: length - i64::from(paged),
+            total,
         }
-        captured.read(start, size);
-        captured
     }
 
     /// Where the network header is: said by the stack, or, before it came that far, told from where
@@ -261,6 +255,57 @@ impl<A: Access> Device<A> {
 #[inline(always)]
 fn inode<A: Access>(net: u64) -> Option<u32> {
     A::read(net, config!(net_inum))
+}
+
+/// Where a packet is in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// Of its network header.
+    start: u64,
+    /// From there to the packet's end, in bytes.
+    length: i64,
+    /// Of these, in one piece there.
+    linear: i64,
+    /// `skb->len`.
+    total: u32,
+}
+
+impl Extent {
+    /// Copies the first [`GLANCE`] bytes into the scratch, and returns how many of them are the packet's;
+    /// `None` where there is nothing. What stands behind a shorter packet is the kernel's own
+    /// (`skb_shared_info`, which is longer), and is not looked at.
+    #[inline(always)]
+    pub(crate) fn glance(&self, scratch: *mut Scratch) -> Option<u32> {
+        if self.linear <= 0 {
+            return None;
+        }
+        // SAFETY: the scratch is a live map value of this CPU. The helper checks the source.
+        unsafe {
+            let glance = (&raw mut (*scratch).glance).cast::<u8>();
+            let room = core::slice::from_raw_parts_mut(glance, GLANCE);
+            bpf_probe_read_kernel_buf(self.start as *const u8, room).ok()?;
+        }
+        Some(if self.linear > GLANCE as i64 {
+            GLANCE as u32
+        } else {
+            self.linear as u32
+        })
+    }
+
+    /// Copies as much as there is room for.
+    #[inline(always)]
+    pub(crate) fn capture(&self, scratch: *mut Scratch) -> Captured {
+        let mut captured = Captured {
+            scratch,
+            length: u32::try_from(self.length).unwrap_or(self.total),
+        };
+        let mut size = self.linear;
+        if size > CAPTURE as i64 {
+            size = CAPTURE as i64;
+        }
+        captured.read(self.start, size);
+        captured
+    }
 }
 
 /// The first bytes of a packet, in this CPU's scratch.

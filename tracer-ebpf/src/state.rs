@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use tracer_common::{CAPTURE, CpuState, DropEvent, FlowKey, FlowValue, NOTE_VALID_NS};
+use tracer_common::{CAPTURE, CpuState, DropEvent, FlowKey, FlowValue, Glance, NOTE_VALID_NS};
 
 use crate::clock;
 
@@ -22,6 +22,8 @@ pub(crate) const SKB_MAX: usize = 256;
 pub(crate) struct Scratch {
     /// The `sk_buff`.
     pub(crate) skb: [u8; SKB_MAX],
+    /// The packet's very first bytes, for its key.
+    pub(crate) glance: Glance,
     /// The packet's first bytes.
     pub(crate) packet: [u8; CAPTURE],
     /// How many.

@@ -4,9 +4,10 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_stack};
-use tracer_common::{COMM, WALK_EVERY_NS, field};
+use tracer_common::{COMM, WALK_BURST, WALK_EVERY_NS, field};
 
 use crate::config::config;
+use crate::drops::put;
 use crate::skb::{Access, SkBuff};
 use crate::state::{FRAMES, Scratch, This};
 
@@ -61,13 +62,6 @@ pub(crate) fn tell<A: Access>(
     }
 }
 
-/// As words: bytes would be copied one by one.
-#[inline(always)]
-fn put(to: &mut [u8; 16], words: [u64; 2]) {
-    to[..8].copy_from_slice(&words[0].to_ne_bytes());
-    to[8..].copy_from_slice(&words[1].to_ne_bytes());
-}
-
 /// Walks the stack, not too often; how many frames there are.
 #[inline(always)]
 fn walk(
@@ -79,10 +73,15 @@ fn walk(
 ) -> Option<usize> {
     // SAFETY: live map values of this CPU; the helper writes `size` bytes at most.
     let bytes = unsafe {
-        if now.wrapping_sub((*this.0).walked_ns) < WALK_EVERY_NS {
+        // Each walk moves the mark on; who is idle has it come no closer than a burst's worth.
+        let mut mark = (*this.0).walks_ns;
+        if mark < now.wrapping_sub(WALK_EVERY_NS * WALK_BURST) {
+            mark = now.wrapping_sub(WALK_EVERY_NS * WALK_BURST);
+        }
+        if mark > now {
             return None;
         }
-        (*this.0).walked_ns = now;
+        (*this.0).walks_ns = mark + WALK_EVERY_NS;
         let size = if deep { FRAMES * 8 } else { NEAR * 8 };
         let frames = (&raw mut (*scratch).frames).cast();
         bpf_get_stack(ctx.as_ptr(), frames, size as u32, 0)
