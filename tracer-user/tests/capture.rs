@@ -512,7 +512,9 @@ fn a_look_at_the_table_does_not_take_a_first_packets_bytes() {
         );
         let sender = UdpSocket::bind((localhost, 0)).expect("a sender");
         for port in ports {
-            sender.send_to(b"twelve bytes", (localhost, port)).expect("sent");
+            sender
+                .send_to(b"twelve bytes", (localhost, port))
+                .expect("sent");
         }
     });
     assert_eq!(drops.len(), flows, "{counters:?}");

@@ -41,8 +41,8 @@ pub(super) struct Flows {
     left_over: Vec<DropEvent>,
     /// Something was told since the last marks.
     unmarked: bool,
-    /// Folded and overflowed packets and full rings at the last look: nothing new, nothing to do.
-    seen: (u64, u64, u64),
+    /// What was counted by the last look: nothing new, nothing to do.
+    seen: Counted,
     /// Something was left over at the last look.
     owing: bool,
     /// Something was left to the ring at the last look, which may be full.
@@ -61,7 +61,7 @@ struct Told {
 }
 
 /// What the programs have counted of late, see [`Flows::sweep`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) folded: u64,
     pub(super) overflowed: u64,
@@ -101,7 +101,7 @@ impl Flows {
             overflow_told: HashMap::new(),
             left_over: Vec::new(),
             unmarked: true,
-            seen: (0, 0, 0),
+            seen: Counted::default(),
             owing: true,
             passed_over: false,
             can_take: true,
@@ -186,10 +186,10 @@ impl Flows {
     }
 
     /// Hands on what was counted since the last look, one record a flow. What is refused is handed on at
-    /// the next.
+    /// the next. Where `counted` is not known, everything is looked at.
     pub(super) fn sweep(
         &mut self,
-        counted: Counted,
+        counted: Option<Counted>,
         look: Look,
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
@@ -198,8 +198,7 @@ impl Flows {
             fresh_ns,
             settled_ns,
         } = look;
-        let seen = (counted.folded, counted.overflowed, counted.ring_full);
-        let news = seen != self.seen || self.owing || self.passed_over;
+        let news = counted != Some(self.seen) || self.owing || self.passed_over;
         let aging = self.aged.elapsed() >= IDLE_UNDER_PRESSURE;
         if !news && !aging {
             return Ok(());
@@ -238,8 +237,10 @@ impl Flows {
                 ));
             }
         }
-        self.overflows(counted.overflowed, now_ns, each)?;
-        self.seen = seen;
+        if self.owing || counted.is_none_or(|counted| counted.overflowed != self.seen.overflowed) {
+            self.overflows(now_ns, each)?;
+        }
+        self.seen = counted.unwrap_or_default();
         if aging {
             self.aged = Instant::now();
             let full = entries * 10 >= self.capacity * PRESSURE_TENTHS;
@@ -301,13 +302,9 @@ impl Flows {
 
     fn overflows(
         &mut self,
-        overflowed: u64,
         now_ns: u64,
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
-        if overflowed == self.seen.1 && !self.owing {
-            return Ok(());
-        }
         for index in 0..REASONS {
             let packets: u64 = self.overflow.get(&index, 0).map_err(boxed)?.iter().sum();
             let told = self.overflow_told.get(&index).copied().unwrap_or(0);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::error::Error;
-use super::flows::{Counted, Flows, Look};
+use super::flows::{Flows, Look};
 use super::load::Loader;
 use super::parts::{Maps, Parts};
 use super::pin::{Generation, Home, Marks, Settled, hand_over, remove, try_remove};
@@ -133,7 +133,8 @@ impl Kept {
                     fresh_ns: u64::MAX,
                     settled_ns: 0,
                 };
-                older.flows.sweep(Counted::default(), look, each)?;
+                // Its counters are not read: all of its tables are.
+                older.flows.sweep(None, look, each)?;
                 older.told_ns = (!older.flows.is_owing()).then_some(now_ns);
             }
         }

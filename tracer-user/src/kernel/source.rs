@@ -132,11 +132,11 @@ impl Capture {
         mark: &mut impl FnMut(Marks) -> bool,
     ) -> Result<bool, Error> {
         let counters = self.counters()?;
-        let counted = Counted {
+        let counted = Some(Counted {
             folded: counters.folded,
             overflowed: counters.overflowed,
             ring_full: counters.ring_full,
-        };
+        });
         let now_ns = now_ns();
         let mut look = Look {
             now_ns,

@@ -141,3 +141,22 @@ fn other_programs_take_over_in_the_middle_of_a_flood_without_a_gap() {
     agent.stop().unwrap();
     assert_eq!(pins.kept().unwrap().len(), 2, "{:?}", pins.kept());
 }
+
+#[test]
+fn what_found_no_room_is_handed_over_too() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let pins = Pins::new().unwrap();
+    let rule = rule(&lab).unwrap();
+    let reason = format!("reason=\"{}\"", watch::reason("NETFILTER_DROP"));
+    let agent = pins.start(&lab, &["--flows", "100"]).unwrap();
+    flood(&agent, &rule, FLOWS, u64::from(FLOWS), &[&reason]).unwrap();
+    agent.kill().unwrap();
+    // Of these a table of 100 flows tells next to nothing.
+    let to = destinations(&lab, FLOWS);
+    udp_flood(lab.remote(), &to, Until::Packets(2 * u64::from(FLOWS))).unwrap();
+    let agent = pins.start(&lab, &["--flows", "200"]).unwrap();
+    flood(&agent, &rule, 1, 1, &[&reason]).unwrap();
+    agent.stop().unwrap();
+}
