@@ -33,5 +33,6 @@ pub use pin::{Marks, Pin, Settled, unpin};
 pub use privilege::give_up;
 pub use probe::{Finding, Probe, probe};
 pub use reasons::{ReasonNames, Reasons, UnknownReason};
+pub use source::Handed;
 pub use symbols::Symbols;
 pub use tc::TcPrograms;

@@ -4,6 +4,7 @@
 //! it only after a quiet spell (see `tracer-ebpf/src/ring.rs`), and it looks by itself for as long as
 //! there was something not long ago.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -50,6 +51,17 @@ enum Fresh {
 /// Records taken before other tasks get their turn.
 const BATCH: usize = 4096;
 
+/// What became of what was handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// It was taken.
+    Taken,
+    /// There is no room for it now.
+    Full,
+    /// Nobody takes anything any more.
+    Gone,
+}
+
 impl Capture {
     /// Hands every record to `each` until `cancel`: the first packet of a flow at once, repeats every [`super::Options::fold_every`]. Then takes the programs out, hands over what is still in the ring and the table, and
     /// returns.
@@ -60,25 +72,39 @@ impl Capture {
     pub async fn run(
         &mut self,
         cancel: CancellationToken,
-        each: impl FnMut(&[u8]) -> bool,
+        mut each: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
-        self.run_marked(cancel, each, |_| true).await
+        let each = |record: &[u8]| {
+            if each(record) {
+                Handed::Taken
+            } else {
+                Handed::Full
+            }
+        };
+        self.run_marked(cancel, each, |_| Handed::Taken).await
     }
 
     /// [`Capture::run`] which also hands `mark` what was told, after it was, where the programs are pinned.
     /// Then they stay where they are at the end.
     ///
-    /// `mark` says whether it took the marks.
+    /// `each` and `mark` say what became of what they were given; once one says [`Handed::Gone`], this returns.
     pub async fn run_marked(
         &mut self,
         cancel: CancellationToken,
-        mut each: impl FnMut(&[u8]) -> bool,
-        mut mark: impl FnMut(Marks) -> bool,
+        mut each: impl FnMut(&[u8]) -> Handed,
+        mut mark: impl FnMut(Marks) -> Handed,
     ) -> Result<(), Error> {
+        let gone = Cell::new(false);
+        let taken = |handed| {
+            gone.set(gone.get() || handed == Handed::Gone);
+            handed == Handed::Taken
+        };
+        let mut each = |record: &[u8]| taken(each(record));
+        let mut mark = |marks| taken(mark(marks));
         let ready = register(&self.ring)?;
         let mut last_record = Instant::now();
         let mut last_sweep = None;
-        while !cancel.is_cancelled() {
+        while !cancel.is_cancelled() && !gone.get() {
             let drained = drain(&mut self.ring, &mut self.flows, &mut each);
             if last_sweep.is_none_or(|last: Instant| last.elapsed() >= self.fold_every) {
                 last_sweep = Some(Instant::now());
@@ -114,7 +140,7 @@ impl Capture {
         // What is refused now would be lost: whoever takes it is given time to.
         for _ in 0..LAST_TRIES {
             let marked = self.sweep(Fresh::AsAll, &mut each, &mut mark)?;
-            if marked && !self.flows.is_owing() {
+            if gone.get() || marked && !self.flows.is_owing() {
                 break;
             }
             tokio::time::sleep(DRAIN_EVERY).await;

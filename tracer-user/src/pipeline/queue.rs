@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::kernel::Marks;
+use crate::kernel::{Handed, Marks};
 
 /// The longest record the kernel side sends, in bytes.
 const RECORD_BYTES: usize = size_of::<tracer_common::DropEvent>();
@@ -94,21 +94,27 @@ pub(super) fn bounded(records: usize) -> (Sender, Receiver, Waker) {
 }
 
 impl Sender {
-    /// Copies a record in; false where the queue is full.
+    /// Copies a record in.
     ///
     /// A record longer than any of ours is cut; the decoder refuses it by its length.
-    pub(super) fn send(&self, record: &[u8]) -> bool {
+    pub(super) fn send(&self, record: &[u8]) -> Handed {
         let length = record.len().min(RECORD_BYTES);
         let mut bytes = [0; RECORD_BYTES];
         bytes[..length].copy_from_slice(&record[..length]);
-        self.0
-            .try_send(Item::Record(Record { length, bytes }))
-            .is_ok()
+        self.put(Item::Record(Record { length, bytes }))
     }
 
-    /// Says what was told up to here; false where the queue is full.
-    pub(super) fn mark(&self, marks: Marks) -> bool {
-        self.0.try_send(Item::Mark(Box::new(marks))).is_ok()
+    /// Says what was told up to here.
+    pub(super) fn mark(&self, marks: Marks) -> Handed {
+        self.put(Item::Mark(Box::new(marks)))
+    }
+
+    fn put(&self, item: Item) -> Handed {
+        match self.0.try_send(item) {
+            Ok(()) => Handed::Taken,
+            Err(mpsc::TrySendError::Full(_)) => Handed::Full,
+            Err(mpsc::TrySendError::Disconnected(_)) => Handed::Gone,
+        }
     }
 }
 
@@ -166,9 +172,9 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out_in_order_and_a_full_queue_refuses() {
         let (sender, receiver, _waker) = bounded(2);
-        assert!(sender.send(b"one"));
-        assert!(sender.send(b""));
-        assert!(!sender.send(b"three"));
+        assert_eq!(sender.send(b"one"), Handed::Taken);
+        assert_eq!(sender.send(b""), Handed::Taken);
+        assert_eq!(sender.send(b"three"), Handed::Full);
         drop(sender);
         assert_eq!(bytes(receiver.try_next().unwrap()), Some(b"one".to_vec()));
         assert_eq!(bytes(receiver.next(None)), Some(Vec::new()));
@@ -177,12 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_nobody_reads_is_gone_not_full() {
+        let (sender, receiver, _waker) = bounded(1);
+        assert_eq!(sender.send(b"one"), Handed::Taken);
+        assert_eq!(sender.send(b"two"), Handed::Full);
+        drop(receiver);
+        assert_eq!(sender.send(b"two"), Handed::Gone);
+        assert_eq!(sender.mark(Marks::default()), Handed::Gone);
+    }
+
+    #[test]
     fn a_mark_keeps_its_place_among_the_records() {
         let (sender, receiver, _waker) = bounded(3);
-        assert!(sender.send(b"one"));
-        assert!(sender.mark(Marks::default()));
-        assert!(sender.send(b"two"));
-        assert!(!sender.mark(Marks::default()), "full");
+        assert_eq!(sender.send(b"one"), Handed::Taken);
+        assert_eq!(sender.mark(Marks::default()), Handed::Taken);
+        assert_eq!(sender.send(b"two"), Handed::Taken);
+        assert_eq!(sender.mark(Marks::default()), Handed::Full);
         let got: Vec<_> = std::iter::from_fn(|| bytes(receiver.try_next()?)).collect();
         assert_eq!(got, [&b"one"[..], b"(mark)", b"two"]);
     }
@@ -190,7 +206,7 @@ mod tests {
     #[test]
     fn an_overlong_record_is_cut_not_a_panic() {
         let (sender, receiver, _waker) = bounded(1);
-        assert!(sender.send(&[7; RECORD_BYTES + 1]));
+        assert_eq!(sender.send(&[7; RECORD_BYTES + 1]), Handed::Taken);
         let taken = bytes(receiver.try_next().unwrap()).unwrap();
         assert_eq!(taken.len(), RECORD_BYTES);
     }
@@ -200,7 +216,7 @@ mod tests {
         let (sender, receiver, waker) = bounded(2);
         waker.wake();
         waker.wake();
-        assert!(sender.send(b"one"));
+        assert_eq!(sender.send(b"one"), Handed::Taken);
         assert_eq!(bytes(receiver.next(None)), Some(b"(woken)".to_vec()));
         assert_eq!(bytes(receiver.next(None)), Some(b"one".to_vec()));
         waker.wake();
