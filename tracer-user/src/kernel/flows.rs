@@ -2,24 +2,15 @@
 //! told of them.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use tokio::time::Instant;
-use tracer_common::{
-    ABI, COARSE_NS, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field,
-};
+use tracer_common::{ABI, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::error::{Error, boxed};
+use super::error::Error;
 use super::pin::{MarkSet, Told as Mark};
-use super::sys;
-
-const KEY_WORDS: usize = size_of::<FlowKey>() / 8;
-const VALUE_WORDS: usize = size_of::<FlowValue>() / 8;
-
-type Table = aya::maps::HashMap<MapData, [u64; KEY_WORDS], [u64; VALUE_WORDS]>;
+use super::table::{KernelTables, Tables};
 
 /// A flow without packets for this long is taken out of the table.
 const IDLE: Duration = Duration::from_mins(1);
@@ -29,26 +20,31 @@ const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(5);
 const PRESSURE_TENTHS: usize = 9;
 
 /// The kernel's tables, and how much of them has been told.
-pub(super) struct Flows {
-    table: Table,
-    /// The same once more, for what aya has no call for.
-    table_fd: OwnedFd,
-    overflow: PerCpuArray<MapData, u64>,
+///
+/// What is to be told is told in rounds, each flow once a round: where more flows go on than are taken at a
+/// time, those that come first in the table would else be told again and again, and the others never.
+pub(super) struct Flows<T = KernelTables> {
+    tables: T,
     capacity: usize,
     told: HashMap<FlowKey, Told>,
     overflow_told: HashMap<u32, u64>,
     /// Last words of flows that the queue refused.
     left_over: Vec<DropEvent>,
-    /// Something was told since the last marks.
-    unmarked: bool,
+    /// The number of the next marks.
+    next_marks: u64,
+    /// The number of the first marks that have all that was told.
+    told_in: u64,
     /// What was counted by the last look: nothing new, nothing to do.
     seen: Counted,
-    /// Something was left over at the last look.
+    /// Packets found no room of late.
+    overflowed: bool,
+    round: u64,
+    /// Something was refused: the round goes on.
     owing: bool,
-    /// Something was left to the ring at the last look, which may be full.
-    passed_over: bool,
-    /// The kernel can hand out an entry and delete it in one step (since 5.14).
-    can_take: bool,
+    /// Something was left for the next round, or to the ring, which may be full.
+    behind: bool,
+    /// Everything was told that was counted before the start.
+    caught_up: bool,
     aged: Instant,
 }
 
@@ -58,6 +54,10 @@ struct Told {
     packets: u64,
     /// Its first packet's time tells it from the same flow after it had left the table.
     first_ns: u64,
+    /// In which round it was told last out of the table.
+    round: u64,
+    /// The number of the first marks that have it.
+    marks: u64,
 }
 
 /// What the programs have counted of late, see [`Flows::sweep`].
@@ -74,37 +74,29 @@ pub(super) struct Look {
     pub(super) now_ns: u64,
     /// What was not told of a flow that began at this time or later is left to the ring.
     pub(super) fresh_ns: u64,
-    /// A flow is taken out of the table only where its last packet came before: what was told of it is kept
-    /// elsewhere then.
-    pub(super) settled_ns: u64,
+    /// The number of the last marks that are kept elsewhere. A flow is taken out of the table only where they
+    /// have what was told of it; where there are none, none is.
+    pub(super) kept_marks: Option<u64>,
 }
 
-impl Flows {
+impl<T: Tables> Flows<T> {
     /// `marks`: what another process told of these tables.
-    pub(super) fn new(
-        table: Map,
-        overflow: Map,
-        capacity: u32,
-        marks: Option<&MarkSet>,
-    ) -> Result<Self, Error> {
-        let Map::HashMap(data) = &table else {
-            return Err(Error::Load("the map of flows is no hash table".into()));
-        };
-        let table_fd = data.fd().as_fd().try_clone_to_owned().map_err(boxed)?;
+    pub(super) fn new(tables: T, capacity: u32, marks: Option<&MarkSet>) -> Result<Self, Error> {
         let mut flows = Self {
-            table_fd,
-            table: Table::try_from(table).map_err(boxed)?,
-            overflow: PerCpuArray::try_from(overflow).map_err(boxed)?,
+            tables,
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
             // At once, so that records are taken without allocating.
             told: HashMap::with_capacity(usize::try_from(capacity).unwrap_or(0)),
             overflow_told: HashMap::new(),
             left_over: Vec::new(),
-            unmarked: true,
+            next_marks: 1,
+            told_in: 1,
             seen: Counted::default(),
+            overflowed: true,
+            round: 1,
             owing: true,
-            passed_over: false,
-            can_take: true,
+            behind: false,
+            caught_up: false,
             aged: Instant::now(),
         };
         if let Some(marks) = marks {
@@ -116,32 +108,39 @@ impl Flows {
     /// Goes on where another process ended.
     fn remember(&mut self, marks: &MarkSet) -> Result<(), Error> {
         let marked: HashMap<_, _> = marks.flows.iter().map(|mark| (mark.key, mark)).collect();
-        for entry in &self.table {
-            let (key, value) = match entry {
-                Ok((key, value)) => (key_of(key), value_of(value)),
-                Err(MapError::KeyNotFound) => continue,
-                Err(error) => return Err(boxed(error)),
-            };
+        let told = &mut self.told;
+        self.tables.each(|key, value| {
             let first_ns = first_ns(&value);
             if let Some(mark) = marked.get(&key)
                 && mark.first_ns == first_ns
             {
-                let packets = mark.packets;
-                self.told.insert(key, Told { packets, first_ns });
+                let remembered = Told {
+                    packets: mark.packets,
+                    first_ns,
+                    round: 0,
+                    marks: 0,
+                };
+                told.insert(key, remembered);
             }
-        }
+            true
+        })?;
         self.overflow_told = marks.overflow.iter().copied().collect();
         Ok(())
     }
 
     /// Whether anything was told since the last marks.
     pub(super) const fn is_unmarked(&self) -> bool {
-        self.unmarked
+        self.told_in == self.next_marks
+    }
+
+    /// The number of the first marks that have all that was told.
+    pub(super) const fn told_in(&self) -> u64 {
+        self.told_in
     }
 
     /// What was told.
     pub(super) fn marks(&mut self, generation: String) -> MarkSet {
-        self.unmarked = false;
+        self.next_marks += 1;
         let flows = self.told.iter().map(|(key, told)| Mark {
             key: *key,
             packets: told.packets,
@@ -157,9 +156,9 @@ impl Flows {
         }
     }
 
-    /// The last marks were not kept: it is to give them again.
+    /// The last marks were not taken: it is to give them again.
     pub(super) const fn mark_again(&mut self) {
-        self.unmarked = true;
+        self.told_in = self.next_marks;
     }
 
     /// A record from the ring, the first of its flow: hands it on, unless the table was quicker.
@@ -177,9 +176,12 @@ impl Flows {
             let told = Told {
                 packets: event.count,
                 first_ns: event.ktime_ns,
+                // Its other packets are still to be told in this one.
+                round: self.round - 1,
+                marks: self.next_marks,
             };
             self.told.insert(key, told);
-            self.unmarked = true;
+            self.told_in = self.next_marks;
         } else {
             self.owing = true;
         }
@@ -193,60 +195,32 @@ impl Flows {
         look: Look,
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
-        let Look {
-            now_ns,
-            fresh_ns,
-            settled_ns,
-        } = look;
-        let news = counted != Some(self.seen) || self.owing || self.passed_over;
+        let news = counted != Some(self.seen) || self.owing || self.behind;
         let aging = self.aged.elapsed() >= IDLE_UNDER_PRESSURE;
         if !news && !aging {
             return Ok(());
         }
-        self.left_over.retain(|record| !each(record.as_bytes()));
-        self.owing = !self.left_over.is_empty();
-        self.passed_over = false;
-        let mut idle = Vec::new();
-        let mut entries = 0;
-        for entry in &self.table {
-            let (key, value) = match entry {
-                Ok((key, value)) => (key_of(key), value_of(value)),
-                // Entries come and go while we look.
-                Err(MapError::KeyNotFound) => continue,
-                Err(error) => return Err(boxed(error)),
-            };
-            entries += 1;
-            let told = self.told.get(&key).map_or(0, |told| told.packets);
-            if told == 0 && first_ns(&value) >= fresh_ns {
-                self.passed_over = true;
-            } else if value.packets > told {
-                if each(record(&value, value.packets - told).as_bytes()) {
-                    let told = Told {
-                        packets: value.packets,
-                        first_ns: first_ns(&value),
-                    };
-                    self.told.insert(key, told);
-                    self.unmarked = true;
-                } else {
-                    self.owing = true;
-                }
-            } else if aging && value.last_ns.saturating_add(COARSE_NS) < settled_ns {
-                idle.push((
-                    key,
-                    Duration::from_nanos(now_ns.saturating_sub(value.last_ns)),
-                ));
-            }
-        }
-        if self.owing || counted.is_none_or(|counted| counted.overflowed != self.seen.overflowed) {
-            self.overflows(now_ns, each)?;
-        }
+        self.overflowed |= counted.is_none_or(|counted| counted.overflowed != self.seen.overflowed);
         self.seen = counted.unwrap_or_default();
+        if !self.owing {
+            self.round += 1;
+        }
+        self.left_over.retain(|record| !each(record.as_bytes()));
+        let pass = self.pass(look, each)?;
+        self.owing = !self.left_over.is_empty() || !pass.whole;
+        if !pass.whole {
+            return Ok(());
+        }
+        if self.overflowed {
+            self.overflows(look.now_ns, each)?;
+        }
+        self.caught_up |= !self.owing;
         if aging {
             self.aged = Instant::now();
-            let full = entries * 10 >= self.capacity * PRESSURE_TENTHS;
+            let full = pass.entries * 10 >= self.capacity * PRESSURE_TENTHS;
             let limit = if full { IDLE_UNDER_PRESSURE } else { IDLE };
-            for (key, age) in idle {
-                if age >= limit && self.can_take {
+            for (key, idle) in pass.idle {
+                if idle >= limit {
                     self.take(&key, each)?;
                 }
             }
@@ -254,13 +228,56 @@ impl Flows {
         Ok(())
     }
 
-    /// After a look: up to when all that was counted has been handed on or refused.
-    pub(super) const fn told_until(&self, look: Look) -> u64 {
-        if self.passed_over {
-            look.fresh_ns
-        } else {
-            look.now_ns
-        }
+    /// Goes through the table until something is refused.
+    fn pass(&mut self, look: Look, each: &mut impl FnMut(&[u8]) -> bool) -> Result<Pass, Error> {
+        self.behind = false;
+        let Self {
+            tables,
+            told,
+            told_in,
+            behind,
+            ..
+        } = self;
+        let (round, marks) = (self.round, self.next_marks);
+        let mut entries = 0;
+        let mut idle = Vec::new();
+        let whole = tables.each(|key, value| {
+            entries += 1;
+            let known = told.get(&key).copied();
+            let before = known.map_or(0, |known| known.packets);
+            if value.packets <= before {
+                if let Some(known) = known
+                    && look.kept_marks.is_some_and(|kept| known.marks <= kept)
+                {
+                    let age = look.now_ns.saturating_sub(value.last_ns);
+                    idle.push((key, Duration::from_nanos(age)));
+                }
+                return true;
+            }
+            let first_ns = first_ns(&value);
+            let waits = known.map_or(first_ns >= look.fresh_ns, |known| known.round == round);
+            if waits {
+                *behind = true;
+                return true;
+            }
+            if !each(record(&value, value.packets - before).as_bytes()) {
+                return false;
+            }
+            let now = Told {
+                packets: value.packets,
+                first_ns,
+                round,
+                marks,
+            };
+            told.insert(key, now);
+            *told_in = marks;
+            true
+        })?;
+        Ok(Pass {
+            whole,
+            entries,
+            idle,
+        })
     }
 
     /// Whether something was refused and will be handed on again.
@@ -268,28 +285,23 @@ impl Flows {
         self.owing
     }
 
+    /// Whether something was refused that the tables do not have any more.
+    pub(super) const fn has_last_words(&self) -> bool {
+        !self.left_over.is_empty()
+    }
+
+    /// Whether everything was told that was counted before the start.
+    pub(super) const fn is_caught_up(&self) -> bool {
+        self.caught_up
+    }
+
     /// Takes a flow out of the table; what was counted up to the last moment is handed on.
     fn take(&mut self, key: &FlowKey, each: &mut impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
-        let mut value = FlowValue::new_zeroed();
-        let taken = sys::take(self.table_fd.as_fd(), key.as_bytes(), value.as_mut_bytes());
-        match taken {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) if is_unknown(&error) => {
-                // Taken out in two steps it could lose a packet in between: it stays.
-                self.can_take = false;
-                return Ok(());
-            }
-            Err(source) => {
-                return Err(Error::Io {
-                    action: "take a flow out of the kernel's table",
-                    path: None,
-                    source,
-                });
-            }
-        }
+        let Some(value) = self.tables.take(key)? else {
+            return Ok(());
+        };
         let told = self.told.remove(key).map_or(0, |told| told.packets);
-        self.unmarked = true;
+        self.told_in = self.next_marks;
         if value.packets > told {
             let last = record(&value, value.packets - told);
             if !each(last.as_bytes()) {
@@ -306,36 +318,30 @@ impl Flows {
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
         for index in 0..REASONS {
-            let packets: u64 = self.overflow.get(&index, 0).map_err(boxed)?.iter().sum();
+            let packets = self.tables.overflowed(index)?;
             let told = self.overflow_told.get(&index).copied().unwrap_or(0);
             if packets <= told {
                 continue;
             }
-            if each(roomless(index, packets - told, now_ns).as_bytes()) {
-                self.overflow_told.insert(index, packets);
-                self.unmarked = true;
-            } else {
+            if !each(roomless(index, packets - told, now_ns).as_bytes()) {
                 self.owing = true;
+                return Ok(());
             }
+            self.overflow_told.insert(index, packets);
+            self.told_in = self.next_marks;
         }
+        self.overflowed = false;
         Ok(())
     }
 }
 
-/// The kernel's own number, which no libc has (`include/linux/errno.h`).
-const ENOTSUPP: i32 = 524;
-
-/// What a map operation gives that the kernel does not know.
-fn is_unknown(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP))
-}
-
-fn key_of(words: [u64; KEY_WORDS]) -> FlowKey {
-    zerocopy::transmute!(words)
-}
-
-fn value_of(words: [u64; VALUE_WORDS]) -> FlowValue {
-    zerocopy::transmute!(words)
+/// What came of going through the table.
+struct Pass {
+    /// Nothing was refused.
+    whole: bool,
+    entries: usize,
+    /// Flows that may leave it, and for how long they have had no packets.
+    idle: Vec<(FlowKey, Duration)>,
 }
 
 /// When a flow's first packet was dropped.
@@ -370,3 +376,6 @@ fn roomless(index: u32, packets: u64, now_ns: u64) -> DropEvent {
     event.fields = if index == 0 { 0 } else { field::REASON };
     event
 }
+
+#[cfg(test)]
+mod tests;

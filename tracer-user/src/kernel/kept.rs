@@ -8,15 +8,20 @@ use super::flows::{Flows, Look};
 use super::load::Loader;
 use super::parts::{Maps, Parts};
 use super::pin::{Generation, Home, Marks, Settled, hand_over, remove, try_remove};
+use super::table::KernelTables;
 
 /// What stays in the kernel.
 pub(super) struct Kept {
     pub(super) generation: Generation,
-    /// Up to when marks are kept outside this process.
+    /// Which marks are kept outside this process.
     pub(super) settled: Settled,
     /// An earlier process has counted already.
     pub(super) goes_on: bool,
     older: Vec<Older>,
+    /// The number of the next marks.
+    next_marks: u64,
+    /// The last marks have everything that was counted before the start.
+    caught_up: bool,
     /// Nobody else works here as long as this is there.
     _home: Home,
 }
@@ -26,8 +31,8 @@ struct Older {
     path: PathBuf,
     name: String,
     flows: Flows,
-    /// When all was told, on the kernel's clock.
-    told_ns: Option<u64>,
+    /// All was told.
+    told: bool,
     /// That it cannot be removed was said.
     stays: bool,
 }
@@ -83,9 +88,9 @@ pub(super) fn keep(
         let marks = marks.and_then(|marks| marks.of(&name));
         older.push(Older {
             path,
-            flows: Flows::new(maps.flows, maps.overflow, 0, marks)?,
+            flows: Flows::new(KernelTables::new(maps.flows, maps.overflow)?, 0, marks)?,
             name,
-            told_ns: None,
+            told: false,
             stays: false,
         });
     }
@@ -94,6 +99,8 @@ pub(super) fn keep(
         settled: Settled::default(),
         goes_on,
         older,
+        next_marks: 1,
+        caught_up: false,
         _home: home,
     };
     Ok((parts, Some(kept)))
@@ -125,34 +132,44 @@ impl Kept {
         now_ns: u64,
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
-        let settled_ns = self.settled.until_ns();
+        let kept_marks = self.settled.number();
         for older in &mut self.older {
-            if older.told_ns.is_none() {
+            if !older.told {
                 let look = Look {
                     now_ns,
                     fresh_ns: u64::MAX,
-                    settled_ns: 0,
+                    kept_marks: None,
                 };
                 // Its counters are not read: all of its tables are.
                 older.flows.sweep(None, look, each)?;
-                older.told_ns = (!older.flows.is_owing()).then_some(now_ns);
+                older.told = !older.flows.is_owing();
             }
         }
         self.older.retain_mut(|older| {
-            let done = older.told_ns.is_some_and(|told| told <= settled_ns);
+            let done = older.told && older.flows.told_in() <= kept_marks;
             // As long as it is there, the next agent has to know that it was told.
             !(done && older.is_removed())
         });
         Ok(())
     }
 
-    /// What was told of what was counted up to `until_ns`, if anything was since the last time and nothing is
-    /// to be told yet.
-    pub(super) fn marks(&mut self, flows: &mut Flows, until_ns: u64) -> Option<Marks> {
-        let owing = flows.is_owing() || self.older.iter().any(|older| older.told_ns.is_none());
-        if owing || !flows.is_unmarked() {
+    /// Whether older programs have counted what is still to be told.
+    pub(super) fn is_owing(&self) -> bool {
+        self.older.iter().any(|older| !older.told)
+    }
+
+    /// What was told, if anything was since the last time. What is still to be told is safe in the kernel's
+    /// tables; where it is not, there are none.
+    pub(super) fn marks(&mut self, flows: &mut Flows) -> Option<Marks> {
+        let caught_up = flows.is_caught_up() && !self.is_owing();
+        let unmarked =
+            flows.is_unmarked() || self.older.iter().any(|older| older.flows.is_unmarked());
+        if flows.has_last_words() || !unmarked && caught_up == self.caught_up {
             return None;
         }
+        self.caught_up = caught_up;
+        let number = self.next_marks;
+        self.next_marks += 1;
         let current = flows.marks(self.generation.name());
         let older = self
             .older
@@ -160,7 +177,8 @@ impl Kept {
             .map(|older| older.flows.marks(older.name.clone()));
         Some(Marks {
             sets: older.chain([current]).collect(),
-            as_of_ns: until_ns,
+            number,
+            caught_up,
         })
     }
 }

@@ -26,6 +26,7 @@ use super::pin::{Home, Marks, Pin, Settled, wait_for_older};
 use super::reasons::{ReasonNames, Reasons, Selection};
 use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
+use super::table::KernelTables;
 use crate::decode::{Decoder, PLACES, Resolve};
 use crate::fingerprint::fingerprint;
 
@@ -214,7 +215,11 @@ impl Capture {
         });
         Ok(Self {
             ring: RingBuf::try_from(maps.events).map_err(boxed)?,
-            flows: Flows::new(maps.flows, maps.overflow, options.flows, marks)?,
+            flows: Flows::new(
+                KernelTables::new(maps.flows, maps.overflow)?,
+                options.flows,
+                marks,
+            )?,
             fold_every: options.fold_every,
             flush_log: log,
             links,

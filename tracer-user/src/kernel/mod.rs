@@ -21,6 +21,7 @@ mod reasons;
 mod source;
 mod symbols;
 mod sys;
+mod table;
 mod tc;
 
 pub use attach::{Flavour, Hooks};

@@ -19,6 +19,7 @@ use tracer_common::WAKE_EVERY_NS;
 use super::clock::now_ns;
 use super::error::Error;
 use super::flows::{Counted, Flows, Look};
+use super::kept::Kept;
 use super::load::Capture;
 use super::pin::Marks;
 
@@ -103,12 +104,23 @@ impl Capture {
         let mut mark = |marks| taken(mark(marks));
         let ready = register(&self.ring)?;
         let mut last_record = Instant::now();
-        let mut last_sweep = None;
+        let mut last_sweep: Option<Instant> = None;
+        let mut last_marks: Option<Instant> = None;
         while !cancel.is_cancelled() && !gone.get() {
             let drained = drain(&mut self.ring, &mut self.flows, &mut each);
-            if last_sweep.is_none_or(|last: Instant| last.elapsed() >= self.fold_every) {
-                last_sweep = Some(Instant::now());
-                self.sweep(Fresh::WithTheRing, &mut each, &mut mark)?;
+            let every = if self.is_owing() {
+                DRAIN_EVERY
+            } else {
+                self.fold_every
+            };
+            if last_sweep.is_none_or(|last| last.elapsed() >= every) {
+                self.sweep(Fresh::WithTheRing, &mut each)?;
+                let now = Instant::now();
+                last_sweep = Some(now);
+                if last_marks.is_none_or(|last| now - last >= self.fold_every) {
+                    last_marks = last_sweep;
+                    self.mark(&mut mark);
+                }
             }
             match drained {
                 0 => {}
@@ -120,7 +132,7 @@ impl Capture {
                 _ => last_record = Instant::now(),
             }
             (self.flush_log)();
-            let wait = if last_record.elapsed() > DRAIN_EVERY {
+            let wait = if last_record.elapsed() > DRAIN_EVERY && !self.is_owing() {
                 QUIET
             } else {
                 DRAIN_EVERY
@@ -138,9 +150,10 @@ impl Capture {
         self.detach();
         while drain(&mut self.ring, &mut self.flows, &mut each) > 0 {}
         // What is refused now would be lost: whoever takes it is given time to.
-        for _ in 0..LAST_TRIES {
-            let marked = self.sweep(Fresh::AsAll, &mut each, &mut mark)?;
-            if gone.get() || marked && !self.flows.is_owing() {
+        for tries_left in (0..LAST_TRIES).rev() {
+            self.sweep(Fresh::AsAll, &mut each)?;
+            let done = !self.is_owing() || tries_left == 0;
+            if gone.get() || done && self.mark(&mut mark) {
                 break;
             }
             tokio::time::sleep(DRAIN_EVERY).await;
@@ -149,14 +162,13 @@ impl Capture {
         Ok(())
     }
 
-    /// Hands on what was counted since the last time, and what was told then; whether nothing is left to
-    /// be marked.
-    fn sweep(
-        &mut self,
-        fresh: Fresh,
-        each: &mut impl FnMut(&[u8]) -> bool,
-        mark: &mut impl FnMut(Marks) -> bool,
-    ) -> Result<bool, Error> {
+    /// Whether something was refused that is to be handed on again soon.
+    fn is_owing(&self) -> bool {
+        self.flows.is_owing() || self.kept.as_ref().is_some_and(Kept::is_owing)
+    }
+
+    /// Hands on what was counted since the last time.
+    fn sweep(&mut self, fresh: Fresh, each: &mut impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
         let counters = self.counters()?;
         let counted = Some(Counted {
             folded: counters.folded,
@@ -164,30 +176,37 @@ impl Capture {
             ring_full: counters.ring_full,
         });
         let now_ns = now_ns();
-        let mut look = Look {
+        if let Some(kept) = &mut self.kept {
+            kept.sweep_older(now_ns, each)?;
+        }
+        let look = Look {
             now_ns,
             fresh_ns: match fresh {
                 Fresh::WithTheRing => now_ns.saturating_sub(FRESH_NS),
                 Fresh::AsAll => u64::MAX,
             },
-            settled_ns: u64::MAX,
+            kept_marks: Some(match &self.kept {
+                Some(kept) => kept.settled.number(),
+                // Nobody goes on from them.
+                None => u64::MAX,
+            }),
         };
+        self.flows.sweep(counted, look, each)
+    }
+
+    /// Hands on what was told; whether nothing is left to be marked.
+    fn mark(&mut self, mark: &mut impl FnMut(Marks) -> bool) -> bool {
         let Some(kept) = &mut self.kept else {
-            self.flows.sweep(counted, look, each)?;
-            return Ok(true);
+            return true;
         };
-        kept.sweep_older(now_ns, each)?;
-        look.settled_ns = kept.settled.until_ns();
-        self.flows.sweep(counted, look, each)?;
-        let until_ns = self.flows.told_until(look);
-        let Some(marks) = kept.marks(&mut self.flows, until_ns) else {
-            return Ok(!self.flows.is_unmarked());
+        let Some(marks) = kept.marks(&mut self.flows) else {
+            return !self.flows.is_unmarked();
         };
         let taken = mark(marks);
         if !taken {
             self.flows.mark_again();
         }
-        Ok(taken)
+        taken
     }
 
     /// Takes the programs out of the kernel unless they are pinned; what is in the ring stays.

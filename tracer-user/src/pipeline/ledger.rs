@@ -131,7 +131,9 @@ impl Ledger {
         }
         // Also where it could not be written: flows must be let go of all the same.
         self.settled.settle(marks);
-        self.caught_up.send_replace(true);
+        if marks.are_caught_up() {
+            self.caught_up.send_replace(true);
+        }
     }
 
     fn replace(&self, marks: &Marks) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! A bounded queue of records that neither side allocates for.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -9,6 +9,9 @@ use crate::kernel::{Handed, Marks};
 
 /// The longest record the kernel side sends, in bytes.
 const RECORD_BYTES: usize = size_of::<tracer_common::DropEvent>();
+
+/// Room beside the records: however many of those there are, marks get through, and who is waiting is woken.
+const SPARE: usize = 4;
 
 /// One record, copied.
 #[derive(Debug)]
@@ -53,11 +56,16 @@ pub(super) enum Next {
 }
 
 /// The reader's end.
-pub(super) struct Sender(Arc<mpsc::SyncSender<Item>>);
+pub(super) struct Sender {
+    items: Arc<mpsc::SyncSender<Item>>,
+    /// For how many records there is room.
+    room: Arc<AtomicUsize>,
+}
 
 /// The sinks' end.
 pub(super) struct Receiver {
     items: mpsc::Receiver<Item>,
+    room: Arc<AtomicUsize>,
     woken: Arc<AtomicBool>,
 }
 
@@ -83,14 +91,24 @@ impl Waker {
 
 /// A queue of `records` at most; its memory is taken at once.
 pub(super) fn bounded(records: usize) -> (Sender, Receiver, Waker) {
-    let (sender, items) = mpsc::sync_channel(records);
+    let (sender, items) = mpsc::sync_channel(records + SPARE);
     let sender = Arc::new(sender);
+    let room = Arc::new(AtomicUsize::new(records));
     let woken = Arc::new(AtomicBool::new(false));
     let waker = Waker {
         items: Arc::downgrade(&sender),
         woken: Arc::clone(&woken),
     };
-    (Sender(sender), Receiver { items, woken }, waker)
+    let receiver = Receiver {
+        items,
+        room: Arc::clone(&room),
+        woken,
+    };
+    let sender = Sender {
+        items: sender,
+        room,
+    };
+    (sender, receiver, waker)
 }
 
 impl Sender {
@@ -101,7 +119,19 @@ impl Sender {
         let length = record.len().min(RECORD_BYTES);
         let mut bytes = [0; RECORD_BYTES];
         bytes[..length].copy_from_slice(&record[..length]);
-        self.put(Item::Record(Record { length, bytes }))
+        if self.room.load(Ordering::Acquire) == 0 {
+            // The other end has the only other hold of it.
+            return if Arc::strong_count(&self.room) > 1 {
+                Handed::Full
+            } else {
+                Handed::Gone
+            };
+        }
+        let handed = self.put(Item::Record(Record { length, bytes }));
+        if handed == Handed::Taken {
+            self.room.fetch_sub(1, Ordering::AcqRel);
+        }
+        handed
     }
 
     /// Says what was told up to here.
@@ -110,7 +140,7 @@ impl Sender {
     }
 
     fn put(&self, item: Item) -> Handed {
-        match self.0.try_send(item) {
+        match self.items.try_send(item) {
             Ok(()) => Handed::Taken,
             Err(mpsc::TrySendError::Full(_)) => Handed::Full,
             Err(mpsc::TrySendError::Disconnected(_)) => Handed::Gone,
@@ -122,10 +152,9 @@ impl Receiver {
     /// The next record or mark if one is there.
     pub(super) fn try_next(&self) -> Option<Next> {
         loop {
-            match self.items.try_recv().ok()? {
-                Item::Record(record) => return Some(Next::Record(record)),
-                Item::Mark(marks) => return Some(Next::Mark(marks)),
-                Item::Wake => self.woken.store(false, Ordering::Release),
+            match self.taken(self.items.try_recv().ok()?) {
+                Next::Woken => {}
+                next => return Some(next),
             }
         }
     }
@@ -144,14 +173,21 @@ impl Receiver {
                     })
             }
         };
+        item.map_or_else(|other| other, |item| self.taken(item))
+    }
+
+    /// Makes room for another.
+    fn taken(&self, item: Item) -> Next {
         match item {
-            Ok(Item::Record(record)) => Next::Record(record),
-            Ok(Item::Mark(marks)) => Next::Mark(marks),
-            Ok(Item::Wake) => {
+            Item::Record(record) => {
+                self.room.fetch_add(1, Ordering::AcqRel);
+                Next::Record(record)
+            }
+            Item::Mark(marks) => Next::Mark(marks),
+            Item::Wake => {
                 self.woken.store(false, Ordering::Release);
                 Next::Woken
             }
-            Err(other) => other,
         }
     }
 }
@@ -193,14 +229,23 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_keeps_its_place_among_the_records() {
-        let (sender, receiver, _waker) = bounded(3);
+    fn a_mark_keeps_its_place_among_the_records_and_finds_room_where_they_do_not() {
+        let (sender, receiver, _waker) = bounded(2);
         assert_eq!(sender.send(b"one"), Handed::Taken);
         assert_eq!(sender.mark(Marks::default()), Handed::Taken);
         assert_eq!(sender.send(b"two"), Handed::Taken);
-        assert_eq!(sender.mark(Marks::default()), Handed::Full);
-        let got: Vec<_> = std::iter::from_fn(|| bytes(receiver.try_next()?)).collect();
-        assert_eq!(got, [&b"one"[..], b"(mark)", b"two"]);
+        assert_eq!(sender.send(b"three"), Handed::Full);
+        assert_eq!(sender.mark(Marks::default()), Handed::Taken);
+        let taken = || bytes(receiver.try_next()?);
+        assert_eq!(taken(), Some(b"one".to_vec()));
+        assert_eq!(sender.send(b"four"), Handed::Taken);
+        let rest: Vec<_> = std::iter::from_fn(&taken).collect();
+        assert_eq!(rest, [&b"(mark)"[..], b"two", b"(mark)", b"four"]);
+        while sender.mark(Marks::default()) == Handed::Taken {}
+        assert_eq!(
+            std::iter::from_fn(|| receiver.try_next()).count(),
+            2 + SPARE
+        );
     }
 
     #[test]

@@ -28,32 +28,39 @@ pub(in super::super) struct MarkSet {
     pub(in super::super) overflow: Vec<(u32, u64)>,
 }
 
-/// What was told, as of a moment.
+/// What was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     pub(in super::super) sets: Vec<MarkSet>,
-    /// The moment, on the kernel's clock: what was counted before it is told.
-    pub(in super::super) as_of_ns: u64,
+    /// Which marks of this process they are, from 1 on.
+    pub(in super::super) number: u64,
+    /// They have everything that was counted before the process started.
+    pub(in super::super) caught_up: bool,
 }
 
-/// Up to when marks are kept where a crash cannot reach them; shared between who writes them and who
-/// forgets flows.
+/// Which marks are kept where a crash cannot reach them; shared between who writes them and who forgets
+/// flows.
 #[derive(Clone, Debug, Default)]
 pub struct Settled(Arc<AtomicU64>);
 
 impl Settled {
     /// These marks are kept.
     pub fn settle(&self, marks: &Marks) {
-        self.0.store(marks.as_of_ns, Ordering::Release);
+        self.0.store(marks.number, Ordering::Release);
     }
 
-    /// On the kernel's clock.
-    pub(in super::super) fn until_ns(&self) -> u64 {
+    /// The number of the last ones.
+    pub(in super::super) fn number(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
 
 impl Marks {
+    /// Whether they have everything that was counted before this process started.
+    pub const fn are_caught_up(&self) -> bool {
+        self.caught_up
+    }
+
     /// Takes back that a record was told: whoever took it has not dealt with it yet.
     pub fn take_back(&mut self, record: &[u8]) {
         let Ok(event) = DropEvent::read_from_bytes(record) else {
@@ -164,7 +171,7 @@ mod tests {
                     overflow: vec![(3, 4)],
                 },
             ],
-            as_of_ns: 0,
+            ..Marks::default()
         }
     }
 
