@@ -232,8 +232,8 @@ fn keep(
         return Ok(());
     };
     outlet.flush()?;
-    for record in following.iter().flat_map(|following| following.held()) {
-        marks.take_back(record);
+    if let Some(following) = following {
+        marks.take_back(following.held());
     }
     ledger.write(&marks);
     Ok(())

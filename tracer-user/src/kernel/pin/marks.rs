@@ -1,6 +1,7 @@
 //! How much of what the kernel has counted was told: kept outside the process, so that the next one
 //! tells the rest.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,16 +62,21 @@ impl Marks {
         self.caught_up
     }
 
-    /// Takes back that a record was told: whoever took it has not dealt with it yet.
-    pub fn take_back(&mut self, record: &[u8]) {
-        let Ok(event) = DropEvent::read_from_bytes(record) else {
+    /// Takes back that records were told: whoever took them has not dealt with them yet.
+    pub fn take_back<'record>(&mut self, records: impl Iterator<Item = &'record [u8]>) {
+        let mut back = HashMap::<FlowKey, u64>::new();
+        for event in records.filter_map(|record| DropEvent::read_from_bytes(record).ok()) {
+            *back.entry(FlowKey::of(&event)).or_default() += event.count;
+        }
+        if back.is_empty() {
             return;
-        };
-        let key = FlowKey::of(&event);
-        for set in &mut self.sets {
-            if let Some(told) = set.flows.iter_mut().find(|told| told.key == key) {
-                told.packets = told.packets.saturating_sub(event.count);
-                return;
+        }
+        for told in self.sets.iter_mut().flat_map(|set| &mut set.flows) {
+            // A flow may be in several sets: what is to be told of all of them together is what counts.
+            if let Some(packets) = back.get_mut(&told.key) {
+                let here = told.packets.min(*packets);
+                told.packets -= here;
+                *packets -= here;
             }
         }
     }
@@ -188,17 +194,31 @@ mod tests {
         assert_eq!(Marks::from_bytes(&[0xff; 64]), None);
     }
 
+    fn held(reason: u32, count: u64) -> DropEvent {
+        let mut event = DropEvent::new_zeroed();
+        event.reason = reason;
+        event.count = count;
+        event
+    }
+
     #[test]
     fn what_is_held_back_was_not_told() {
-        let mut event = DropEvent::new_zeroed();
-        event.reason = 7;
-        event.count = 2;
         let mut marks = marks();
-        marks.take_back(event.as_bytes());
-        assert_eq!(marks.sets[1].flows[0].packets, 7);
-        marks.take_back(b"no record");
-        event.reason = 8;
-        marks.take_back(event.as_bytes());
-        assert_eq!(marks.sets[1].flows[0].packets, 7);
+        let held = [held(7, 2), held(8, 1), held(7, 1)];
+        let records = held.iter().map(IntoBytes::as_bytes);
+        marks.take_back(records.chain([&b"no record"[..]]));
+        assert_eq!(marks.sets[1].flows[0].packets, 6);
+    }
+
+    #[test]
+    fn of_a_flow_in_two_generations_no_more_is_taken_back_than_was_held() {
+        let mut marks = marks();
+        marks.sets[0].flows = vec![Told {
+            packets: 2,
+            ..marks.sets[1].flows[0]
+        }];
+        marks.take_back([held(7, 5).as_bytes()].into_iter());
+        let left: u64 = marks.sets.iter().map(|set| set.flows[0].packets).sum();
+        assert_eq!(left, 2 + 9 - 5);
     }
 }
