@@ -20,7 +20,7 @@ use super::error::{Error, boxed};
 use super::flows::Flows;
 use super::kept::{Kept, keep};
 use super::layout::{add_conntrack, layout};
-use super::meter::{self, Meter};
+use super::meter::{self, Meter, Programs};
 use super::parts::{Log, Maps, Parts};
 use super::pin::{Home, Marks, Pin, Settled, wait_for_older};
 use super::reasons::{ReasonNames, Reasons, Selection};
@@ -187,8 +187,8 @@ impl Capture {
             log,
         } = parts;
         let flavour = |hook: &Hook| attached.iter().find_map(|one| hook.flavour_of(one.name));
-        let kfree_skb = flavour(&KFREE_SKB)
-            .ok_or_else(|| Error::Load("no program at kfree_skb is pinned".into()))?;
+        let no_program = || Error::Load("no program at kfree_skb is pinned".into());
+        let kfree_skb = flavour(&KFREE_SKB).ok_or_else(no_program)?;
         let icmp_send = flavour(&ICMP_SEND);
         let seen = answers::seen(icmp_send.is_some(), &listeners);
         missing.extend(answers::gone_without(seen));
@@ -200,15 +200,24 @@ impl Capture {
         } else if !has_reasons {
             missing.push("this kernel gives no drop reasons: every drop is captured".to_owned());
         }
-        let (mut programs, links): (Vec<_>, Vec<_>) = attached
-            .into_iter()
-            .map(|one| (one.program, one.link))
-            .unzip();
+        let (mut drops, mut answers, mut links) = (None, Vec::new(), Vec::new());
+        for one in attached {
+            links.push(one.link);
+            if KFREE_SKB.flavour_of(one.name).is_some() {
+                drops = Some(one.program);
+            } else {
+                answers.push(one.program);
+            }
+        }
         let mut probes = Vec::new();
         for one in listeners {
-            programs.push(one.program);
+            answers.push(one.program);
             probes.extend(one.link);
         }
+        let programs = Programs {
+            drops: drops.ok_or_else(no_program)?,
+            answers,
+        };
         let marks = kept.as_ref().and_then(|kept| {
             let generation = kept.generation.name();
             options.marks.as_ref()?.of(&generation)

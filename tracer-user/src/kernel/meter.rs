@@ -30,14 +30,15 @@ pub struct Counters {
     pub ring_full: u64,
     /// Lost: the packet's memory could not be read.
     pub unreadable: u64,
-    /// Lost: dropped in an interrupt in the middle of another drop on the same CPU.
+    /// Lost, at most: dropped in an interrupt in the middle of another drop on the same CPU. The kernel counts
+    /// them where it does not start the program a second time, whatever the reason for the drop was.
     pub nested: u64,
     /// Rejects seen through `icmp:icmp_send`.
     pub rejects: u64,
 }
 
 impl Counters {
-    /// Drops of interest that did not get to user space.
+    /// Drops of interest that did not get to user space, at most.
     pub const fn lost(&self) -> u64 {
         self.unreadable + self.nested
     }
@@ -57,11 +58,19 @@ pub struct Cost {
 #[derive(Clone)]
 pub struct Meter {
     state: Arc<PerCpuArray<MapData, [u64; WORDS]>>,
-    programs: Arc<Vec<OwnedFd>>,
+    programs: Arc<Programs>,
+}
+
+/// What runs in the kernel.
+pub(super) struct Programs {
+    /// At `kfree_skb`.
+    pub(super) drops: OwnedFd,
+    /// At what answers senders.
+    pub(super) answers: Vec<OwnedFd>,
 }
 
 impl Meter {
-    pub(super) fn new(state: Map, programs: Vec<OwnedFd>) -> Result<Self, Error> {
+    pub(super) fn new(state: Map, programs: Programs) -> Result<Self, Error> {
         Ok(Self {
             state: Arc::new(PerCpuArray::try_from(state).map_err(boxed)?),
             programs: Arc::new(programs),
@@ -72,7 +81,8 @@ impl Meter {
     pub fn counters(&self) -> Result<Counters, Error> {
         let per_cpu = self.state.get(&0, 0).map_err(boxed)?;
         let mut sum = Counters {
-            nested: self.fdinfo("recursion_misses"),
+            // Of the others, what is missed is an answer, not a drop.
+            nested: fdinfo(&self.programs.drops, "recursion_misses"),
             ..Counters::default()
         };
         for words in per_cpu.iter() {
@@ -92,25 +102,28 @@ impl Meter {
 
     /// What the programs cost until now.
     pub fn cost(&self) -> Cost {
+        let sum = |key| {
+            let Programs { drops, answers } = &*self.programs;
+            let all = answers.iter().chain([drops]);
+            all.map(|program| fdinfo(program, key)).sum()
+        };
         Cost {
-            time: Duration::from_nanos(self.fdinfo("run_time_ns")),
-            runs: self.fdinfo("run_cnt"),
+            time: Duration::from_nanos(sum("run_time_ns")),
+            runs: sum("run_cnt"),
         }
     }
+}
 
-    /// Sum over the programs of a number the kernel shows of each; 0 for what it does not show.
-    ///
-    /// aya's `ProgramInfo` has no `recursion_misses`; the text has all of them.
-    /// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/syscall.c> (`bpf_prog_show_fdinfo`)
-    fn fdinfo(&self, key: &str) -> u64 {
-        self.programs
-            .iter()
-            .filter_map(|fd| {
-                fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()
-            })
-            .filter_map(|text| number(&text, key))
-            .sum()
-    }
+/// A number the kernel shows of a program; 0 for what it does not show.
+///
+/// aya's `ProgramInfo` has no `recursion_misses`; the text has all of them.
+/// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/syscall.c> (`bpf_prog_show_fdinfo`)
+fn fdinfo(program: &OwnedFd, key: &str) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    fs::read_to_string(path)
+        .ok()
+        .and_then(|text| number(&text, key))
+        .unwrap_or(0)
 }
 
 /// The number after `key:` in an fdinfo text.
