@@ -12,6 +12,9 @@ use super::{
     Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, inner, story,
 };
 
+/// Ethertypes of IPv4 and IPv6.
+const IP: [u16; 2] = [0x0800, 0x86dd];
+
 /// Why a record is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -75,6 +78,7 @@ impl Answers {
 pub struct Decoder {
     resolve: Box<dyn Resolve>,
     answers: Answers,
+    by_location: bool,
     reasons: HashMap<u32, String>,
     symbols: HashMap<u64, Option<String>>,
 }
@@ -85,6 +89,7 @@ impl Decoder {
         Self {
             resolve,
             answers: Answers::default(),
+            by_location: false,
             reasons: HashMap::new(),
             symbols: HashMap::new(),
         }
@@ -95,6 +100,26 @@ impl Decoder {
     pub const fn seeing(mut self, answers: Answers) -> Self {
         self.answers = answers;
         self
+    }
+
+    /// Says that no reason tells what is of interest, but where a packet was freed.
+    #[must_use]
+    pub const fn by_location(mut self, by_location: bool) -> Self {
+        self.by_location = by_location;
+        self
+    }
+
+    /// Whether a record is of interest. The function that frees what tc drops on ingress frees unknown
+    /// protocols too, which are nobody's policy. What is no record is: it has to be counted.
+    pub fn wants(&mut self, record: &[u8]) -> bool {
+        if !self.by_location {
+            return true;
+        }
+        let Ok(event) = check(record) else {
+            return true;
+        };
+        let mut hook = || self.symbol(event.location).as_deref().and_then(hook_at);
+        IP.contains(&event.ethertype) || hook() != Some(Hook::TcIngress)
     }
 
     /// Decodes one record, whole.

@@ -109,6 +109,8 @@ pub struct Capture {
     pub(super) kept: Option<Kept>,
     meter: Meter,
     hooks: Hooks,
+    /// No reason tells what is of interest, but where a packet was freed.
+    by_location: bool,
     names: ReasonNames,
     symbols: LiveSymbols,
     /// The kernel measures as long as this is open.
@@ -241,6 +243,7 @@ impl Capture {
                 answers: seen,
                 missing,
             },
+            by_location,
             names,
             symbols,
             _stats: stats,
@@ -280,7 +283,9 @@ impl Capture {
             reasons: self.names.clone(),
             symbols: self.symbols.clone(),
         };
-        Decoder::new(Box::new(names)).seeing(self.hooks.answers)
+        Decoder::new(Box::new(names))
+            .seeing(self.hooks.answers)
+            .by_location(self.by_location)
     }
 }
 

@@ -247,6 +247,9 @@ fn take(
     outlet: &mut Outlet,
     losses: &Losses,
 ) -> std::io::Result<bool> {
+    if !stages.decoder.wants(record.bytes()) {
+        return Ok(true);
+    }
     let raw = match stages.decoder.decode(record.bytes()) {
         Ok(raw) => raw,
         Err(error) => {

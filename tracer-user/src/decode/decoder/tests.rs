@@ -40,6 +40,8 @@ fn record() -> Vec<u8> {
 
 const FIELDS: usize = 36;
 const REASON: usize = 32;
+const LOCATION: usize = 24;
+const ETHERTYPE: usize = 58;
 
 struct Names;
 
@@ -58,6 +60,7 @@ impl Resolve for Names {
         let name = match address {
             0xffff_ffff_81aa_107d => "nf_hook_slow+0x7d",
             0xffff_ffff_81aa_2000 => "ip_forward+0x20",
+            0xffff_ffff_81bb_0009 => "__netif_receive_skb_core.constprop.0+0x9",
             _ => return None,
         };
         Some(name.to_owned())
@@ -104,6 +107,28 @@ fn a_whole_record() {
             inner: None,
         }
     );
+}
+
+#[test]
+fn where_the_place_tells_unknown_protocols_at_tc_ingress_are_not_wanted() {
+    let at = |location: u64, ethertype: u16| {
+        let mut record = record();
+        record[LOCATION..LOCATION + 8].copy_from_slice(&location.to_le_bytes());
+        record[ETHERTYPE..ETHERTYPE + 2].copy_from_slice(&ethertype.to_le_bytes());
+        record
+    };
+    let (netfilter, ingress) = (0xffff_ffff_81aa_107d, 0xffff_ffff_81bb_0009);
+    let mut decoder = Decoder::new(Box::new(Names)).by_location(true);
+    assert!(decoder.wants(&at(ingress, 0x0800)));
+    assert!(decoder.wants(&at(ingress, 0x86dd)));
+    assert!(
+        !decoder.wants(&at(ingress, 0x88cc)),
+        "LLDP that nobody reads"
+    );
+    assert!(decoder.wants(&at(netfilter, 0x0806)));
+    assert!(decoder.wants(b"no record"), "it has to be counted");
+    let mut decoder = decoder.by_location(false);
+    assert!(decoder.wants(&at(ingress, 0x88cc)));
 }
 
 #[test]
