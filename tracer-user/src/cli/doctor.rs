@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Common, Error, cluster, color, settings};
 use crate::cluster::host;
-use crate::kernel::{self, Finding, Flavour};
+use crate::kernel::{self, Finding, HookFinding};
 
 /// `tracer doctor`
 #[derive(Debug, Args)]
@@ -35,7 +35,20 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     hook: Option<&'static str>,
     policy_reasons: Vec<&'static str>,
+    hooks: Vec<Hook>,
     checks: Vec<Check>,
+}
+
+/// Where a program hangs.
+#[derive(Serialize)]
+struct Hook {
+    name: &'static str,
+    needed: bool,
+    /// In which ways a program can hang there, the best first.
+    found: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen: Option<&'static str>,
+    why: String,
 }
 
 #[derive(Serialize)]
@@ -69,7 +82,7 @@ pub(super) fn run(args: &DoctorArgs, common: &Common) -> Result<ExitCode, Error>
 }
 
 fn report(common: &Common) -> Result<Report, Error> {
-    let probe = kernel::probe();
+    let probe = kernel::probe(common.btf.as_deref());
     let check = |name, needed, finding: &Finding| Check {
         name,
         present: finding.present,
@@ -80,11 +93,10 @@ fn report(common: &Common) -> Result<Report, Error> {
         check("eBPF programs", true, &probe.programs),
         check("privilege", true, &probe.capabilities),
         check("BTF", true, &probe.btf),
-        check("kfree_skb", true, &probe.kfree_skb),
         check("drop reasons", false, &probe.reasons),
-        check("icmp_send", false, &probe.icmp_send),
-        check("answers", false, &probe.answers),
         check("kernel symbols", false, &probe.symbols),
+        check("conntrack", false, &probe.conntrack),
+        check("tcx", false, &probe.tcx),
         check("bpffs", false, &probe.bpffs),
     ];
     checks.push(match host::addresses() {
@@ -145,22 +157,56 @@ fn report(common: &Common) -> Result<Report, Error> {
     Ok(Report {
         node: settings::node_name(),
         can_capture: probe.can_capture(),
-        hook: probe.kfree_skb_flavour.map(Flavour::as_str),
+        hook: probe.hooks.first().and_then(|drops| drops.chosen),
         kernel: probe.release,
         policy_reasons: probe.policy_reasons,
+        hooks: probe.hooks.into_iter().map(Hook::from).collect(),
         checks,
     })
 }
 
+impl From<HookFinding> for Hook {
+    fn from(finding: HookFinding) -> Self {
+        let HookFinding {
+            name,
+            needed,
+            found,
+            chosen,
+            why,
+        } = finding;
+        Self {
+            name,
+            needed,
+            found,
+            chosen,
+            why,
+        }
+    }
+}
+
+impl Hook {
+    /// One sentence.
+    fn text(&self) -> String {
+        let Self {
+            found, chosen, why, ..
+        } = self;
+        match chosen {
+            Some(chosen) if found.len() > 1 => {
+                format!("{chosen}, of {}: {why}", found.join(" and "))
+            }
+            Some(chosen) => format!("{chosen}: {why}"),
+            None => why.clone(),
+        }
+    }
+}
+
 fn text(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     writeln!(out, "node {}, kernel {}", report.node, report.kernel)?;
-    for Check {
-        name,
-        present,
-        needed,
-        text,
-    } in &report.checks
-    {
+    let checks = report.checks.iter();
+    let checks = checks.map(|one| (one.name, one.present, one.needed, one.text.clone()));
+    let hooks = report.hooks.iter();
+    let hooks = hooks.map(|one| (one.name, one.chosen.is_some(), one.needed, one.text()));
+    for (name, present, needed, text) in checks.chain(hooks) {
         let (style, mark) = match (present, needed) {
             (true, _) => (color::GOOD, "ok"),
             (false, true) => (color::ERROR, "no"),

@@ -97,12 +97,16 @@ struct CaptureArgs {
     /// How often further packets of a flow are told, such as 1s.
     #[arg(long, value_name = "DURATION", env = "TRACER_FOLD", default_value = "1s", value_parser = watch::duration, hide_short_help = true)]
     fold: Duration,
+    /// Room for first packets that are not read yet, in bytes. What finds none is told a little later,
+    /// without its bytes.
+    #[arg(long, value_name = "N", env = "TRACER_RING_BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1 << 16..=1 << 30), hide_short_help = true)]
+    ring_bytes: u32,
 }
 
 impl CaptureArgs {
     /// Whether they were given, and not only by default.
     fn given(matches: &ArgMatches) -> bool {
-        ["reasons", "flows", "fold"]
+        ["reasons", "flows", "fold", "ring_bytes"]
             .iter()
             .any(|name| matches.value_source(name) != Some(clap::parser::ValueSource::DefaultValue))
     }
@@ -113,6 +117,7 @@ impl CaptureArgs {
             reasons: self.reasons(),
             flows: self.flows,
             fold_every: self.fold,
+            ring_bytes: self.ring_bytes,
             btf: common.btf.clone(),
             ..kernel::Options::default()
         }

@@ -22,6 +22,8 @@ const PMU: &str = "/sys/bus/event_source/devices/kprobe";
 pub(super) struct Answer {
     pub(super) program: &'static str,
     pub(super) function: &'static str,
+    /// What it sends.
+    pub(super) what: &'static str,
     /// The module the function is in, where it is not the kernel itself.
     module: Option<&'static str>,
 }
@@ -38,24 +40,28 @@ impl Answer {
 pub(super) const ICMP: Answer = Answer {
     program: "icmp_send_probe",
     function: "__icmp_send",
+    what: "IPv4 rejects",
     module: None,
 };
 
 pub(super) const ICMPV6: Answer = Answer {
     program: "icmp6_send_probe",
     function: "icmp6_send",
+    what: "IPv6 rejects",
     module: None,
 };
 
 pub(super) const RESET: Answer = Answer {
     program: "reset_probe",
     function: "nf_send_reset",
+    what: "TCP resets",
     module: Some("nf_reject_ipv4"),
 };
 
 pub(super) const RESET6: Answer = Answer {
     program: "reset6_probe",
     function: "nf_send_reset6",
+    what: "TCP resets over IPv6",
     module: Some("nf_reject_ipv6"),
 };
 

@@ -388,15 +388,21 @@ fn configure(btf: &Btf<'_>, options: &Options) -> Result<Config, BtfError> {
         wake_bytes: ring_size(options.ring_bytes) / 2,
         ..layout(btf)?
     };
-    add_conntrack(&mut config, btf);
-    if config.ct_status == ABSENT
-        && let Some(folder) = Path::new(KERNEL_BTF).parent()
-        && let Ok(data) = std::fs::read(folder.join("nf_conntrack"))
-        && let Ok(module) = Btf::parse_module(data, btf)
-    {
-        add_conntrack(&mut config, &module);
-    }
+    describe_conntrack(&mut config, btf);
     Ok(config)
+}
+
+/// Adds what is known of connection tracking; whose types say so.
+pub(super) fn describe_conntrack(config: &mut Config, btf: &Btf<'_>) -> Option<&'static str> {
+    add_conntrack(config, btf);
+    if config.ct_status != ABSENT {
+        return Some("the kernel");
+    }
+    let folder = Path::new(KERNEL_BTF).parent()?;
+    let data = std::fs::read(folder.join("nf_conntrack")).ok()?;
+    let module = Btf::parse_module(data, btf).ok()?;
+    add_conntrack(config, &module);
+    (config.ct_status != ABSENT).then_some("the module nf_conntrack")
 }
 
 /// What runs softirqs, since 6.11 and before.

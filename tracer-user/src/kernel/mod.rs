@@ -32,7 +32,7 @@ pub use load::{Capture, Options};
 pub use meter::{Cost, Counters, Meter};
 pub use pin::{Marks, Pin, Settled, unpin};
 pub use privilege::give_up;
-pub use probe::{Finding, Probe, probe};
+pub use probe::{Finding, HookFinding, Probe, probe};
 pub use reasons::{ReasonNames, Reasons, UnknownReason};
 pub use source::Handed;
 pub use symbols::Symbols;

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use caps::{CapSet, Capability};
 
-use super::answers::{self, has_kprobes};
-use super::attach::{Flavour, ICMP_SEND, KFREE_SKB};
+use tracer_common::Config;
+
+use super::answers::{self, Answer, has_kprobes};
+use super::attach::{Flavour, Hook, ICMP_SEND, KFREE_SKB};
 use super::btf::Btf;
 use super::layout::{has_reason, layout};
-use super::load::{KERNEL_BTF, reason_names};
-use super::symbols::LiveSymbols;
+use super::load::{KERNEL_BTF, describe_conntrack, reason_names};
+use super::symbols::{LiveSymbols, existing};
 
 /// Capabilities that loading and reading need, and since when they are apart from `CAP_SYS_ADMIN`
 /// (Linux 5.8).
@@ -59,40 +61,52 @@ pub struct Probe {
     pub policy_reasons: Vec<&'static str>,
     /// Privileges.
     pub capabilities: Finding,
-    /// `skb:kfree_skb`: without it there is nothing to capture.
-    pub kfree_skb: Finding,
-    /// Which flavour will be tried first.
-    pub kfree_skb_flavour: Option<Flavour>,
-    /// `icmp:icmp_send`: tells rejects from drops.
-    pub icmp_send: Finding,
-    /// Kprobes on what else answers senders.
-    pub answers: Finding,
+    /// Where the programs hang: the one for drops first, without which there is nothing to capture.
+    pub hooks: Vec<HookFinding>,
+    /// Where a packet was sent to before its address was translated.
+    pub conntrack: Finding,
+    /// tcx, whose programs are told by name.
+    pub tcx: Finding,
     /// Names of kernel functions.
     pub symbols: Finding,
     /// Where maps and programs can be pinned.
     pub bpffs: Finding,
 }
 
+/// A place where a program can hang.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookFinding {
+    /// What it is called.
+    pub name: &'static str,
+    /// Nothing can be captured without it.
+    pub needed: bool,
+    /// In which ways a program can hang there, the best first.
+    pub found: Vec<&'static str>,
+    /// Which of them will be used.
+    pub chosen: Option<&'static str>,
+    /// Why that one, or none, and what comes of it.
+    pub why: String,
+}
+
 impl Probe {
     /// Whether a capture can be expected to start.
     pub fn can_capture(&self) -> bool {
-        [
-            &self.programs,
-            &self.btf,
-            &self.capabilities,
-            &self.kfree_skb,
-        ]
-        .iter()
-        .all(|finding| finding.present)
+        [&self.programs, &self.btf, &self.capabilities]
+            .iter()
+            .all(|finding| finding.present)
+            && self
+                .hooks
+                .iter()
+                .all(|hook| hook.chosen.is_some() || !hook.needed)
     }
 }
 
-/// Looks.
-pub fn probe() -> Probe {
-    let btf = Btf::from_file(Path::new(KERNEL_BTF));
+/// Looks. `btf`: the kernel's, where it is not at its usual place.
+pub fn probe(btf: Option<&Path>) -> Probe {
+    let path = btf.unwrap_or(Path::new(KERNEL_BTF));
+    let btf = Btf::from_file(path);
     let kernel = btf.as_ref().ok();
     let names = kernel.map(reason_names).unwrap_or_default();
-    let kfree_skb = kernel.is_some_and(|btf| btf.tracepoint(KFREE_SKB.tracepoint).is_some());
     Probe {
         release: rustix::system::uname()
             .release()
@@ -100,7 +114,10 @@ pub fn probe() -> Probe {
             .into_owned(),
         programs: programs(),
         btf: match btf.as_ref().map(layout) {
-            Ok(Ok(_)) => Finding::yes(format!("BTF at {KERNEL_BTF}, with every field needed")),
+            Ok(Ok(_)) => Finding::yes(format!(
+                "BTF at {}, with every field needed",
+                path.display()
+            )),
             Ok(Err(error)) => Finding::no(error.to_string()),
             Err(error) => Finding::no(error.to_string()),
         },
@@ -117,24 +134,9 @@ pub fn probe() -> Probe {
         },
         policy_reasons: names.policy(),
         capabilities: capabilities(),
-        kfree_skb: if kfree_skb {
-            Finding::yes("skb:kfree_skb as BTF tracepoint")
-        } else {
-            Finding::yes("skb:kfree_skb as raw tracepoint: BTF does not describe it")
-        },
-        kfree_skb_flavour: Some(if kfree_skb {
-            Flavour::Btf
-        } else {
-            Flavour::Raw
-        }),
-        icmp_send: if kernel.is_some_and(|btf| btf.tracepoint(ICMP_SEND.tracepoint).is_some()) {
-            Finding::yes("icmp:icmp_send as BTF tracepoint: IPv4 rejects are told from drops")
-        } else {
-            Finding::no(
-                "no tracepoint icmp:icmp_send (since Linux 6.11; Debian's 6.1 has it): a kprobe has to do",
-            )
-        },
-        answers: answers(),
+        hooks: hooks(kernel),
+        conntrack: conntrack(kernel),
+        tcx: tcx(kernel),
         symbols: symbols(),
         bpffs: bpffs(),
     }
@@ -170,23 +172,112 @@ pub(super) fn missing_capabilities() -> Vec<&'static str> {
         .collect()
 }
 
-fn answers() -> Finding {
-    if !has_kprobes() {
-        return Finding::no(
-            "no kprobes: rejects by TCP reset and over IPv6 are not told from drops",
-        );
-    }
-    let missing: Vec<_> = answers::ALL
+/// What a tracepoint is called by, and the function that is there with it.
+/// <https://github.com/torvalds/linux/blob/v5.10/include/linux/tracepoint.h> (`__traceiter_`)
+const TRACEPOINTS: [(&Hook, &str, &str); 2] = [
+    (&KFREE_SKB, "skb:kfree_skb", "__traceiter_kfree_skb"),
+    (&ICMP_SEND, "icmp:icmp_send", "__traceiter_icmp_send"),
+];
+
+fn hooks(kernel: Option<&Btf<'_>>) -> Vec<HookFinding> {
+    let mut wanted: Vec<_> = TRACEPOINTS
         .iter()
-        .filter_map(answers::Answer::missing_module)
+        .map(|(_, _, function)| *function)
         .collect();
-    if missing.is_empty() {
-        Finding::yes("kprobes: TCP resets and ICMPv6 rejects are told from drops")
+    wanted.extend(answers::ALL.iter().map(|answer| answer.function));
+    let functions = existing(&wanted);
+    let [drops, icmp] = TRACEPOINTS.map(|(hook, name, function)| {
+        let described = kernel.is_some_and(|btf| btf.tracepoint(hook.tracepoint).is_some());
+        let is_there = described || functions.contains(&function);
+        let found: Vec<_> = [(Flavour::Btf, described), (Flavour::Raw, is_there)]
+            .into_iter()
+            .filter_map(|(flavour, found)| found.then_some(flavour.as_str()))
+            .collect();
+        let why = match found.len() {
+            0 => "the kernel has no such tracepoint",
+            1 => "BTF does not describe it",
+            _ => "it costs least",
+        };
+        HookFinding {
+            name,
+            needed: false,
+            chosen: found.first().copied(),
+            found,
+            why: why.to_owned(),
+        }
+    });
+    let has_icmp_send = icmp.chosen.is_some();
+    let mut hooks = vec![
+        HookFinding {
+            needed: true,
+            ..drops
+        },
+        HookFinding {
+            why: if has_icmp_send {
+                format!("{}; IPv4 rejects are told from drops", icmp.why)
+            } else {
+                format!(
+                    "{} (since Linux 6.11; Debian's 6.1 has it): a kprobe has to do",
+                    icmp.why
+                )
+            },
+            ..icmp
+        },
+    ];
+    // Of two that tell the same, the tracepoint.
+    let listeners = answers::ALL
+        .iter()
+        .filter(|answer| !(has_icmp_send && answer.program == answers::ICMP.program));
+    hooks.extend(listeners.map(|answer| listener(answer, &functions)));
+    hooks
+}
+
+/// A function that answers senders.
+fn listener(answer: &Answer, functions: &[&str]) -> HookFinding {
+    let is_there = has_kprobes() && functions.contains(&answer.function);
+    let untold = format!("{} are not told from drops", answer.what);
+    HookFinding {
+        name: answer.function,
+        needed: false,
+        found: if is_there { vec![KPROBE] } else { Vec::new() },
+        chosen: is_there.then_some(KPROBE),
+        why: if is_there {
+            format!("{} are told from drops", answer.what)
+        } else if !has_kprobes() {
+            format!("the kernel has no kprobes: {untold}")
+        } else if let Some(module) = answer.missing_module() {
+            format!("{module} is not loaded: what starts before it is, {untold}")
+        } else {
+            format!("the kernel has no such function: {untold}")
+        },
+    }
+}
+
+const KPROBE: &str = "kprobe";
+
+fn conntrack(kernel: Option<&Btf<'_>>) -> Finding {
+    let mut config = Config::EMPTY;
+    match kernel.and_then(|btf| describe_conntrack(&mut config, btf)) {
+        Some(whose) => Finding::yes(format!(
+            "conntrack's types, of {whose}: where a packet was sent before DNAT is told"
+        )),
+        None => Finding::no(
+            "no types of conntrack, in the kernel's BTF or a loaded module's: where a packet was sent \
+             before DNAT is not told",
+        ),
+    }
+}
+
+/// Linux 6.6 brought it.
+fn tcx(kernel: Option<&Btf<'_>>) -> Finding {
+    let known = kernel.is_some_and(|btf| {
+        let types = btf.enum_values(|name| name == "bpf_attach_type");
+        types.iter().any(|(_, name)| *name == "BPF_TCX_INGRESS")
+    });
+    if known {
+        Finding::yes("tcx: its programs are told by name")
     } else {
-        Finding::no(format!(
-            "kprobes, but what starts now will not tell TCP resets from drops, not loaded yet: {}",
-            missing.join(", ")
-        ))
+        Finding::no("no tcx (since Linux 6.6): only clsact's programs, which are told by name")
     }
 }
 
@@ -231,13 +322,40 @@ mod tests {
 
     #[test]
     fn a_capture_needs_all_of_four() {
-        let mut probe = probe();
+        let mut probe = probe(None);
         probe.programs.present = true;
         probe.btf.present = true;
         probe.capabilities.present = true;
-        probe.kfree_skb.present = true;
+        probe.hooks[0].chosen = Some(KPROBE);
+        probe.hooks[1].chosen = None;
         assert!(probe.can_capture());
+        probe.hooks[0].chosen = None;
+        assert!(!probe.can_capture());
+        probe.hooks[0].chosen = Some(KPROBE);
         probe.btf.present = false;
+        assert!(!probe.can_capture());
+    }
+
+    #[test]
+    fn without_a_description_the_tracepoint_itself_has_to_be_there() {
+        let hooks = hooks(None);
+        let [drops, ..] = hooks.as_slice() else {
+            panic!("{hooks:?}");
+        };
+        assert!(drops.needed, "{drops:?}");
+        let is_there = !existing(&["__traceiter_kfree_skb"]).is_empty();
+        assert_eq!(
+            drops.chosen,
+            is_there.then_some("raw tracepoint"),
+            "{drops:?}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_btf_is_what_is_looked_at() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let probe = probe(Some(file.path()));
+        assert!(!probe.btf.present, "{:?}", probe.btf);
         assert!(!probe.can_capture());
     }
 }

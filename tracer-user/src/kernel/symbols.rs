@@ -161,6 +161,22 @@ impl LiveSymbols {
     }
 }
 
+/// Which of these functions there are; also where their addresses are withheld.
+pub(super) fn existing<'name>(names: &[&'name str]) -> Vec<&'name str> {
+    File::open(KALLSYMS)
+        .map(|file| existing_in(BufReader::new(file), names))
+        .unwrap_or_default()
+}
+
+fn existing_in<'name>(text: impl BufRead, names: &[&'name str]) -> Vec<&'name str> {
+    let mut found = Vec::new();
+    for line in text.lines().map_while(Result::ok) {
+        let name = line.split_ascii_whitespace().nth(2).unwrap_or_default();
+        found.extend(names.iter().find(|wanted| **wanted == name));
+    }
+    found
+}
+
 fn read(path: &Path) -> Symbols {
     File::open(path)
         .and_then(|file| Symbols::parse(BufReader::new(file)))
@@ -180,6 +196,13 @@ ffffffff81bb0000 d some_data
 ffffffffc0401000 t nft_do_chain\t[nf_tables]
 0000000000000000 A fixed_percpu_data
 ";
+
+    #[test]
+    fn functions_exist_also_where_their_addresses_are_withheld() {
+        let withheld = LIST.replace("ffffffff81aa1000", "0000000000000000");
+        let found = existing_in(withheld.as_bytes(), &["nf_hook_slow", "nf_hook"]);
+        assert_eq!(found, ["nf_hook_slow"]);
+    }
 
     #[test]
     fn an_address_is_named_by_the_function_before_it() {

@@ -2,6 +2,7 @@
 //! its node, each event asserted whole and each count held against the firewall's own.
 
 mod agent;
+mod btf;
 mod end;
 mod enforcers;
 mod exact;
