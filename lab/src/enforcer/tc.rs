@@ -2,10 +2,12 @@
 //! `TC_ACT_SHOT` and does not let the node itself through either.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::programs::links::FdLink;
 use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::{Ebpf, Pod};
@@ -69,6 +71,25 @@ impl Tc {
             attach,
             loaded: None,
         }
+    }
+
+    /// Pins the links of tcx in a folder on a bpffs, as `DEVICE_ingress` and `DEVICE_egress`, where Calico has
+    /// them. They stay there until the devices go.
+    pub fn pin_links(&mut self, folder: &Path) -> Result<()> {
+        let Some(loaded) = &mut self.loaded else {
+            return Ok(());
+        };
+        for (interface, door) in &mut loaded.doors {
+            for (program, link) in door.links.drain(..) {
+                let side = match PROGRAMS.iter().find(|(name, _)| *name == program) {
+                    Some((_, TcAttachType::Ingress)) => "ingress",
+                    _ => "egress",
+                };
+                let link = classifier(&mut loaded.ebpf, program)?.take_link(link)?;
+                FdLink::try_from(link)?.pin(folder.join(format!("{interface}_{side}")))?;
+            }
+        }
+        Ok(())
     }
 
     /// Packets dropped on the way to pods (policy direction ingress) and from pods (egress).

@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{CaptureArgs, Common, Error, cluster, settings};
+use super::{BPFFS, CaptureArgs, Common, Error, cluster, settings};
 use crate::filter::Filter;
 use crate::http::{self, Health};
 use crate::kernel::{self, Capture, Clock, Pin, TcPrograms};
@@ -86,6 +86,12 @@ impl AgentArgs {
             root: self.pin.clone(),
             agent: format!("{node} {} {}", self.metrics_addr, self.socket.display()),
         })
+    }
+
+    /// Where others pin, too.
+    fn bpffs(&self) -> &Path {
+        let pinned = (self.pin.as_os_str() != "none").then_some(&*self.pin);
+        pinned.and_then(Path::parent).unwrap_or(Path::new(BPFFS))
     }
 
     /// What was told is kept beside the socket: both are gone after a reboot, as the pins are.
@@ -216,7 +222,7 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
         let stages = Stages {
             decoder: capture.decoder(),
             clock: Clock::new(),
-            tc: TcPrograms::new(),
+            tc: TcPrograms::new(args.bpffs()),
             attributor: attribution.attributor,
             following: attribution.following,
             ledger,

@@ -28,6 +28,9 @@ use std::time::Duration;
 use crate::kernel::{self, Reasons};
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+/// Where the bpffs is mounted on most systems.
+const BPFFS: &str = "/sys/fs/bpf";
+
 /// Who dropped my packet, and which line of YAML lets it through.
 #[derive(Debug, Parser)]
 #[command(

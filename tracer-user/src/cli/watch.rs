@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::input::Recorded;
-use super::{CaptureArgs, Common, Error, cluster, color, filters, settings};
+use super::{BPFFS, CaptureArgs, Common, Error, cluster, color, filters, settings};
 use crate::attribute::Attributor;
 use crate::filter::Filter;
 use crate::http::State;
@@ -270,7 +270,7 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
         let stages = Stages {
             decoder: capture.decoder(),
             clock: Clock::new(),
-            tc: TcPrograms::new(),
+            tc: TcPrograms::new(Path::new(BPFFS)),
             attributor: attribution.attributor,
             following: attribution.following,
             ledger: None,

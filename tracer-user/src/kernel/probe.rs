@@ -159,9 +159,12 @@ fn capabilities() -> Finding {
     }
 }
 
+fn has(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
 /// Capabilities this process would need and does not have.
 pub(super) fn missing_capabilities() -> Vec<&'static str> {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     if has(Capability::CAP_SYS_ADMIN) {
         return Vec::new();
     }
@@ -275,7 +278,11 @@ fn tcx(kernel: Option<&Btf<'_>>) -> Finding {
         types.iter().any(|(_, name)| *name == "BPF_TCX_INGRESS")
     });
     if known {
-        Finding::yes("tcx: its programs are told by name")
+        Finding::yes(if has(Capability::CAP_SYS_ADMIN) {
+            "tcx: its programs are told by name"
+        } else {
+            "tcx: without CAP_SYS_ADMIN programs are told by their links, where those are pinned under /sys/fs/bpf"
+        })
     } else {
         Finding::no("no tcx (since Linux 6.6): only clsact's programs, which are told by name")
     }

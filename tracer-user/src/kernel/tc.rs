@@ -1,11 +1,14 @@
 //! Whose programs stand at a device's tc hooks: so the datapath that dropped a packet there has a name.
 
+mod pinned;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -14,6 +17,7 @@ use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessa
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use self::pinned::Pinned;
 use crate::decode::{Hook, RawDrop};
 use crate::record::ProgramInfo;
 
@@ -25,11 +29,12 @@ const DEVICES: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Looks programs up, and remembers them for a while.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TcPrograms {
     /// The network namespace that we can look into: our own.
     netns: Option<u32>,
     seen: HashMap<(u32, bool), Seen>,
+    pinned: Pinned,
 }
 
 #[derive(Debug)]
@@ -39,17 +44,18 @@ struct Seen {
 }
 
 impl TcPrograms {
-    /// For devices in the network namespace of this process.
-    pub fn new() -> Self {
+    /// For devices in the network namespace of this process. `bpffs`: where links may be pinned.
+    pub fn new(bpffs: &Path) -> Self {
         let netns = std::fs::metadata("/proc/self/ns/net").ok();
         Self {
             netns: netns.and_then(|netns| u32::try_from(netns.ino()).ok()),
             seen: HashMap::new(),
+            pinned: Pinned::new(bpffs),
         }
     }
 
-    /// The programs at the tc hook where a packet was dropped, in the order they are asked; none where it was
-    /// not dropped at one, or it cannot be told.
+    /// The programs at the tc hook where a packet was dropped, in the order they are asked as far as that is
+    /// known; none where it was not dropped at one, or it cannot be told.
     pub fn at(&mut self, drop: &RawDrop) -> Vec<ProgramInfo> {
         let ingress = match drop.hook {
             Some(Hook::TcIngress) => true,
@@ -71,7 +77,7 @@ impl TcPrograms {
         if self.seen.len() >= DEVICES {
             self.seen.retain(|_, seen| seen.at.elapsed() < FRESH);
         }
-        let programs = programs(*index, name, ingress);
+        let programs = self.programs(*index, name, ingress);
         if self.seen.len() < DEVICES {
             let at = Instant::now();
             let programs = programs.clone();
@@ -79,38 +85,39 @@ impl TcPrograms {
         }
         programs
     }
-}
 
-/// Those of tcx run first, <https://docs.kernel.org/bpf/bpf_prog_run.html>; only they need a privilege to be
-/// looked up (`CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for their names), without which they stay unnamed.
-fn programs(index: u32, name: &str, ingress: bool) -> Vec<ProgramInfo> {
-    let mut programs = tcx(name, ingress);
-    match filters(index, ingress) {
-        Ok(filters) => programs.extend(filters),
-        Err(error) => tracing::debug!(device = name, %error, "its tc filters cannot be listed"),
+    /// Those of tcx run first, <https://docs.kernel.org/bpf/bpf_prog_run.html>.
+    fn programs(&mut self, index: u32, name: &str, ingress: bool) -> Vec<ProgramInfo> {
+        let mut programs = match tcx(name, ingress) {
+            Ok(programs) => programs,
+            Err(error) => {
+                tracing::debug!(device = name, %error, "its tcx programs cannot be listed");
+                self.pinned.at(index, ingress)
+            }
+        };
+        match filters(index, ingress) {
+            Ok(filters) => programs.extend(filters),
+            Err(error) => {
+                tracing::debug!(device = name, %error, "its tc filters cannot be listed");
+            }
+        }
+        programs
     }
-    programs
 }
 
-fn tcx(device: &str, ingress: bool) -> Vec<ProgramInfo> {
+/// Needs `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for the names.
+fn tcx(device: &str, ingress: bool) -> Result<Vec<ProgramInfo>, ProgramError> {
     let side = if ingress {
         TcAttachType::Ingress
     } else {
         TcAttachType::Egress
     };
-    match SchedClassifier::query_tcx(device, side) {
-        Ok((_, programs)) => programs
-            .iter()
-            .map(|program| ProgramInfo {
-                id: program.id(),
-                name: program.name_as_str().map(str::to_owned),
-            })
-            .collect(),
-        Err(error) => {
-            tracing::debug!(device, %error, "its tcx programs cannot be listed");
-            Vec::new()
-        }
-    }
+    let (_, programs) = SchedClassifier::query_tcx(device, side)?;
+    let programs = programs.iter().map(|program| ProgramInfo {
+        id: program.id(),
+        name: program.name_as_str().map(str::to_owned),
+    });
+    Ok(programs.collect())
 }
 
 /// BPF filters of the clsact qdisc, `tc filter show dev DEVICE ingress`.

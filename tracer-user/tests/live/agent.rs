@@ -161,7 +161,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn watch(&self, args: &[&str]) -> Command {
+    pub(crate) fn watch(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tracer"));
         command
             .args(["watch", "-o", "json", "--socket"])

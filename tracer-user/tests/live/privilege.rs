@@ -2,14 +2,18 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use lab::enforcer::{Backend, Hook, Rule, Verdict};
-use lab::{Family, Wiring, traffic};
+use lab::enforcer::{Attach, Backend, Enforcer, Hook, Rule, Tc, Verdict};
+use lab::{BROKEN_POLICY, Family, Policies, Wiring, traffic};
+use serde_json::Value;
 use tracer_policy::model::Protocol;
 
 use crate::agent::Agent;
+use crate::restart::Pins;
 use crate::watch;
 
 /// `nobody`, who owns nothing here.
@@ -21,6 +25,21 @@ const GRANTED: &str = "-all,+bpf,+perfmon,+syslog";
 const KEPT: u64 = 1 << 34 | 1 << 39;
 const PACKETS: u64 = 5;
 const PORT: u16 = 8200;
+
+/// A program with these capabilities and no others.
+fn limited(user: &[&str], program: OsString) -> Vec<OsString> {
+    // Before Linux 5.11 maps count against the limit of locked memory, which root may mostly raise.
+    let raised = "ulimit -l unlimited 2>/dev/null; exec \"$@\"";
+    let mut command: Vec<OsString> = ["sh", "-c", raised, "sh", "setpriv", "--no-new-privs"]
+        .map(OsString::from)
+        .into();
+    command.extend(user.iter().map(OsString::from));
+    for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
+        command.push(format!("{set}={GRANTED}").into());
+    }
+    command.push(program);
+    command
+}
 
 #[test]
 fn an_ordinary_user_with_three_capabilities_captures_and_gives_up_one() {
@@ -34,24 +53,8 @@ fn an_ordinary_user_with_three_capabilities_captures_and_gives_up_one() {
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
 
-    // Before Linux 5.11 maps count against the limit of locked memory, which root may mostly raise.
-    let raised = "ulimit -l unlimited 2>/dev/null; exec \"$@\"";
-    let mut command: Vec<OsString> = ["sh", "-c", raised, "sh", "setpriv"]
-        .map(OsString::from)
-        .into();
-    command.extend(
-        [
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--no-new-privs",
-        ]
-        .map(Into::into),
-    );
-    for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
-        command.push(format!("{set}={GRANTED}").into());
-    }
-    command.push(tracer.into());
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let command = limited(&user, tracer.into());
     let agent = Agent::start_by(&lab, Arc::new(folder), &command, "none", &[]).unwrap();
 
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.child.id())).unwrap();
@@ -82,5 +85,57 @@ fn an_ordinary_user_with_three_capabilities_captures_and_gives_up_one() {
     let labels = [r#"destination_workload="vault""#];
     let counted = agent.until("tracer_drops_total", &labels, PACKETS).unwrap();
     assert_eq!((counted, rule.packets().unwrap()), (PACKETS, PACKETS));
+    agent.stop().unwrap();
+}
+
+#[test]
+fn as_the_daemonset_runs_it_it_names_tcx_programs_by_their_pinned_links() {
+    if !watch::has_tcx() {
+        // Not a test that cannot run: there is nothing of the kind on this kernel.
+        return;
+    }
+    let Some(lab) = watch::lab(Wiring::Routed) else {
+        return;
+    };
+    let pins = Pins::new().unwrap();
+    // Its own view of it: it may not look into other processes.
+    let bpffs = format!("/proc/self/fd/{}", pins.mount.as_raw_fd());
+    let folder = Path::new(&bpffs).join("tcx");
+    std::fs::create_dir(&folder).unwrap();
+    let mut tc = Tc::new(Attach::Tcx);
+    tc.install(&lab, &Policies::parse(BROKEN_POLICY).unwrap())
+        .unwrap();
+    tc.pin_links(&folder).unwrap();
+
+    let program = env!("CARGO_BIN_EXE_tracer").into();
+    let agent = Agent::start_by(
+        &lab,
+        Arc::new(tempfile::tempdir().unwrap()),
+        &limited(&[], program),
+        &format!("{bpffs}/tracer"),
+        &[],
+    )
+    .unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.child.id())).unwrap();
+    assert!(
+        status.contains(&format!("CapPrm:\t{KEPT:016x}")),
+        "{status}"
+    );
+
+    let vault = lab.pod("vault-0").addresses().of(Family::V4);
+    traffic::udp_send(lab.remote(), SocketAddr::new(vault, PORT), PACKETS, b"x").unwrap();
+    let labels = [r#"destination_workload="vault""#];
+    agent.until("tracer_drops_total", &labels, PACKETS).unwrap();
+    let told = agent.watch(&["--last", "1"]).output().unwrap();
+    let drop: Value = serde_json::from_slice(&told.stdout).unwrap_or_else(|_| panic!("{told:?}"));
+    let programs = drop["drop"]["programs"].as_array().unwrap();
+    let names: Vec<_> = programs.iter().map(|program| &program["name"]).collect();
+    let name = names.first().and_then(|name| name.as_str());
+    assert!(names.len() == 1, "{drop}");
+    // Where the kernel lists no programs, the pin's name is all there is.
+    assert!(
+        name.is_some_and(|name| name == "lab_to_pod" || name.ends_with("_egress")),
+        "{drop}"
+    );
     agent.stop().unwrap();
 }

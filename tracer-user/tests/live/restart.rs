@@ -22,13 +22,13 @@ const FLOWS: u16 = 2_000;
 const VAULT: [&str; 1] = [r#"destination_workload="vault""#];
 
 /// A bpffs that is mounted nowhere, and gone with this process.
-struct Pins {
-    mount: File,
+pub(crate) struct Pins {
+    pub(crate) mount: File,
     folder: Arc<TempDir>,
 }
 
 impl Pins {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let filesystem = fsopen("bpf", FsOpenFlags::empty()).context("no bpffs")?;
         fsconfig_create(&filesystem)?;
         let mount = fsmount(&filesystem, FsMountFlags::empty(), MountAttrFlags::empty())?;
