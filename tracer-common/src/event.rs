@@ -8,7 +8,7 @@ use crate::packet::Headers;
 pub const MAGIC: u32 = u32::from_le_bytes(*b"drop");
 
 /// Version of all layouts of this crate; goes up with every change of any of them.
-pub const ABI: u16 = 4;
+pub const ABI: u16 = 5;
 
 /// Bytes of a packet that a record has room for.
 pub const CAPTURE: usize = 128;

@@ -16,7 +16,7 @@ use crate::handover::is_ours;
 use crate::ring;
 use crate::skb::{Access, Captured, Copied, Device, SkBuff};
 use crate::state::{Note, Scratch, This, count, this_cpu};
-use crate::story;
+use crate::{story, streak};
 
 /// A packet was dropped.
 #[inline(always)]
@@ -105,9 +105,16 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         Some(there) => key.fill_plain(unsafe { &*glance }, there, event.ethertype),
         None => false,
     };
-    if is_plain && flows::again(key, lately) {
-        count!(this, folded);
-        return;
+    if is_plain {
+        if streak::goes_on(this, key, lately) {
+            count!(this, folded);
+            return;
+        }
+        if flows::again(key, lately) {
+            streak::begin(this, key, lately);
+            count!(this, folded);
+            return;
+        }
     }
 
     let packet = extent.capture(scratch);
@@ -128,7 +135,7 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         Counted::First => hand_over(this, scratch, &packet, now),
         Counted::Again => count!(this, folded),
         Counted::NoRoom => {
-            flows::overflow(event);
+            flows::overflow(event.reason, 1);
             count!(this, overflowed);
         }
     }

@@ -7,7 +7,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
-use tracer_common::{DropEvent, FlowKey, FlowValue, HEAD, REASONS, reason_bit};
+use tracer_common::{FlowKey, FlowValue, HEAD, REASONS, reason_bit};
 
 use crate::state::Scratch;
 
@@ -35,13 +35,19 @@ pub(crate) enum Counted {
 /// Adds a packet to its flow; `true` where the flow is known.
 #[inline(always)]
 pub(crate) fn again(key: &FlowKey, now: u64) -> bool {
+    add(key, 1, now)
+}
+
+/// Adds packets to their flow; `true` where the flow is known.
+#[inline(always)]
+pub(crate) fn add(key: &FlowKey, packets: u64, now: u64) -> bool {
     let Some(flow) = FLOWS.get_ptr_mut(key) else {
         return false;
     };
     // SAFETY: the pointer is a live map value, checked by the verifier; CPUs share it, hence the
     // atomic. The time is one word, and whoever writes it last is right enough.
     unsafe {
-        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*flow).packets, 1);
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*flow).packets, packets);
         (&raw mut (*flow).last_ns).write_volatile(now);
     }
     true
@@ -70,15 +76,15 @@ pub(crate) fn enter(scratch: *mut Scratch, now: u64) -> Counted {
     }
 }
 
-/// Counts a packet by its reason alone.
+/// Counts packets by their reason alone.
 #[inline(always)]
-pub(crate) fn overflow(event: &DropEvent) {
-    let index = match reason_bit(event.reason) {
+pub(crate) fn overflow(reason: u32, packets: u64) {
+    let index = match reason_bit(reason) {
         Some((word, bit)) => word as u32 * 64 + bit.trailing_zeros(),
         None => 0,
     };
     if let Some(count) = OVERFLOW.get_ptr_mut(index) {
         // SAFETY: the pointer is a live map value of this CPU, checked by the verifier.
-        unsafe { *count = (*count).wrapping_add(1) };
+        unsafe { *count = (*count).wrapping_add(packets) };
     }
 }

@@ -44,6 +44,7 @@ mod ring;
 mod skb;
 mod state;
 mod story;
+mod streak;
 
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};

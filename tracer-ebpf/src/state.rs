@@ -50,12 +50,15 @@ pub(crate) fn this_cpu() -> Option<This> {
     STATE.get_ptr_mut(0).map(This)
 }
 
-/// Adds 1 to a counter of this CPU.
+/// Adds 1, or what is said, to a counter of this CPU.
 macro_rules! count {
-    ($this:expr, $counter:ident) => {{
+    ($this:expr, $counter:ident) => {
+        count!($this, $counter, 1)
+    };
+    ($this:expr, $counter:ident, $packets:expr) => {{
         let state = $this.0;
         // SAFETY: the pointer is a live map value of this CPU, checked by the verifier.
-        unsafe { (*state).$counter = (*state).$counter.wrapping_add(1) }
+        unsafe { (*state).$counter = (*state).$counter.wrapping_add($packets) }
     }};
 }
 pub(crate) use count;

@@ -8,6 +8,7 @@ use super::flows::{Flows, Look};
 use super::load::Loader;
 use super::parts::{Maps, Parts};
 use super::pin::{Generation, Home, Marks, Settled, hand_over, remove, try_remove};
+use super::streaks::States;
 use super::table::KernelTables;
 
 /// What stays in the kernel.
@@ -88,7 +89,11 @@ pub(super) fn keep(
         let marks = marks.and_then(|marks| marks.of(&name));
         older.push(Older {
             path,
-            flows: Flows::new(KernelTables::new(maps.flows, maps.overflow)?, 0, marks)?,
+            flows: Flows::new(
+                KernelTables::new(maps.flows, maps.overflow, States::new(maps.state)?)?,
+                0,
+                marks,
+            )?,
             name,
             told: false,
             stays: false,

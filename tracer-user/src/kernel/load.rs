@@ -24,6 +24,7 @@ use super::meter::{self, Meter, Programs};
 use super::parts::{Log, Maps, Parts};
 use super::pin::{Home, Marks, Pin, Settled, wait_for_older};
 use super::reasons::{ReasonNames, Reasons, Selection};
+use super::streaks::States;
 use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
 use super::table::KernelTables;
@@ -224,10 +225,11 @@ impl Capture {
             let generation = kept.generation.name();
             options.marks.as_ref()?.of(&generation)
         });
+        let states = States::new(maps.state)?;
         Ok(Self {
             ring: RingBuf::try_from(maps.events).map_err(boxed)?,
             flows: Flows::new(
-                KernelTables::new(maps.flows, maps.overflow)?,
+                KernelTables::new(maps.flows, maps.overflow, states.clone())?,
                 options.flows,
                 marks,
             )?,
@@ -236,7 +238,7 @@ impl Capture {
             links,
             probes,
             kept,
-            meter: Meter::new(maps.state, programs)?,
+            meter: Meter::new(states, programs),
             hooks: Hooks {
                 kfree_skb,
                 icmp_send,

@@ -5,13 +5,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{Map, MapData, PerCpuArray};
 use aya::sys::Stats;
-use tracer_common::CpuState;
 
 use super::error::{Error, boxed};
-
-const WORDS: usize = size_of::<CpuState>() / 8;
+use super::streaks::States;
 
 /// Packets, summed over all CPUs since the programs were attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +54,7 @@ pub struct Cost {
 /// Reads counters and cost; cheap to clone.
 #[derive(Clone)]
 pub struct Meter {
-    state: Arc<PerCpuArray<MapData, [u64; WORDS]>>,
+    states: States,
     programs: Arc<Programs>,
 }
 
@@ -70,23 +67,21 @@ pub(super) struct Programs {
 }
 
 impl Meter {
-    pub(super) fn new(state: Map, programs: Programs) -> Result<Self, Error> {
-        Ok(Self {
-            state: Arc::new(PerCpuArray::try_from(state).map_err(boxed)?),
+    pub(super) fn new(states: States, programs: Programs) -> Self {
+        Self {
+            states,
             programs: Arc::new(programs),
-        })
+        }
     }
 
     /// What was captured and lost until now.
     pub fn counters(&self) -> Result<Counters, Error> {
-        let per_cpu = self.state.get(&0, 0).map_err(boxed)?;
         let mut sum = Counters {
             // Of the others, what is missed is an answer, not a drop.
             nested: fdinfo(&self.programs.drops, "recursion_misses"),
             ..Counters::default()
         };
-        for words in per_cpu.iter() {
-            let state: CpuState = zerocopy::transmute!(*words);
+        for state in self.states.read()? {
             sum.ignored += state.ignored;
             sum.recorded += state.recorded;
             sum.folded += state.folded;

@@ -19,6 +19,7 @@ mod privilege;
 mod probe;
 mod reasons;
 mod source;
+mod streaks;
 mod symbols;
 mod sys;
 mod table;

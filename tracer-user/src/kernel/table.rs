@@ -7,6 +7,7 @@ use tracer_common::{FlowKey, FlowValue};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::error::{Error, boxed};
+use super::streaks::States;
 use super::sys;
 
 const KEY_WORDS: usize = size_of::<FlowKey>() / 8;
@@ -33,12 +34,13 @@ pub(super) struct KernelTables {
     /// The same once more, for what aya has no call for.
     flows_fd: OwnedFd,
     overflow: PerCpuArray<MapData, u64>,
+    states: States,
     /// The kernel can hand out an entry and delete it in one step (since 5.14).
     can_take: bool,
 }
 
 impl KernelTables {
-    pub(super) fn new(flows: Map, overflow: Map) -> Result<Self, Error> {
+    pub(super) fn new(flows: Map, overflow: Map, states: States) -> Result<Self, Error> {
         let Map::HashMap(data) = &flows else {
             return Err(Error::Load("the map of flows is no hash table".into()));
         };
@@ -47,6 +49,7 @@ impl KernelTables {
             flows_fd,
             flows: Hash::try_from(flows).map_err(boxed)?,
             overflow: PerCpuArray::try_from(overflow).map_err(boxed)?,
+            states,
             can_take: true,
         })
     }
@@ -54,6 +57,7 @@ impl KernelTables {
 
 impl Tables for KernelTables {
     fn each(&self, mut each: impl FnMut(FlowKey, FlowValue) -> bool) -> Result<bool, Error> {
+        let going_on = self.states.going_on()?;
         for entry in &self.flows {
             let (key, value) = match entry {
                 Ok((key, value)) => (zerocopy::transmute!(key), zerocopy::transmute!(value)),
@@ -61,6 +65,20 @@ impl Tables for KernelTables {
                 Err(MapError::KeyNotFound) => continue,
                 Err(error) => return Err(boxed(error)),
             };
+            if !going_on.contains(&key) && !each(key, value) {
+                return Ok(false);
+            }
+        }
+        for key in going_on {
+            let words: [u64; KEY_WORDS] = zerocopy::transmute!(key);
+            let mut value: FlowValue = match self.flows.get(&words, 0) {
+                Ok(value) => zerocopy::transmute!(value),
+                Err(MapError::KeyNotFound) => continue,
+                Err(error) => return Err(boxed(error)),
+            };
+            let beside = self.states.beside(&key)?;
+            value.packets += beside.packets;
+            value.last_ns = value.last_ns.max(beside.last_ns);
             if !each(key, value) {
                 return Ok(false);
             }
@@ -69,7 +87,8 @@ impl Tables for KernelTables {
     }
 
     fn take(&mut self, key: &FlowKey) -> Result<Option<FlowValue>, Error> {
-        if !self.can_take {
+        // What stands beside the table was told too, and finds its way there later.
+        if !self.can_take || self.states.beside(key)?.packets > 0 {
             return Ok(None);
         }
         let mut value = FlowValue::new_zeroed();
