@@ -14,6 +14,9 @@ use crate::plan::{Addresses, Family, MASTER, NODE, PodPlan, REMOTE, VAULT_PORT, 
 use crate::servers::{LogLine, Servers};
 use crate::traffic::{self, HttpsClient};
 
+/// How long the first packet on a new cable may take.
+const READY: Duration = Duration::from_secs(30);
+
 /// A live network: master, two nodes, pods, a remote host, their servers and Services. All of it is
 /// gone when this value is dropped, or with the process.
 #[derive(Debug)]
@@ -201,10 +204,14 @@ impl Lab {
         }
         for (from, to) in paths {
             for ip in to.both() {
-                let deadline = Instant::now() + Duration::from_secs(5);
+                let deadline = Instant::now() + READY;
                 while traffic::ping(from, ip, 1, Duration::from_millis(200))?.received == 0 {
                     if Instant::now() > deadline {
-                        bail!("no echo reply from {ip} to {} within 5 s", from.name());
+                        bail!(
+                            "no echo reply from {ip} to {} within {} s",
+                            from.name(),
+                            READY.as_secs()
+                        );
                     }
                 }
             }

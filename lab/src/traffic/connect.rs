@@ -1,10 +1,11 @@
 //! A TCP connection attempt.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::netns::Netns;
 
@@ -23,7 +24,8 @@ pub enum TcpOutcome {
 
 /// Tries to connect, closes at once and waits for the server to close as well, so that nothing of the
 /// connection is under way afterwards. Linux repeats a SYN after one second (RFC 6298), so with a
-/// `timeout` below that an unanswered attempt is exactly one packet.
+/// `timeout` below that an unanswered attempt is one packet; on a machine that stood still meanwhile it
+/// may be more, which [`repeated_syns`] tells.
 ///
 /// Over IPv6 a SYN that is rejected by ICMP ends as [`TcpOutcome::TimedOut`] within that first second:
 /// on virtual cables the ICMP error is back before `connect` has let go of the socket, and only the
@@ -40,6 +42,22 @@ pub fn tcp_connect(from: &Netns, to: SocketAddr, timeout: Duration) -> Result<Tc
             _ => TcpOutcome::Unreachable(go_connect_error(&error)),
         },
     })
+}
+
+/// How many SYNs, and answers to SYNs, a namespace has sent again so far, by the kernel's own count
+/// (`TCPSynRetrans`).
+pub fn repeated_syns(of: &Netns) -> Result<u64> {
+    // Two lines: names and values, each after `TcpExt:`.
+    let text = of.enter(|| fs::read_to_string("/proc/thread-self/net/netstat"))??;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next(), lines.next());
+    names
+        .zip(values)
+        .and_then(|(names, values)| {
+            let at = names.split(' ').position(|name| name == "TCPSynRetrans")?;
+            values.split(' ').nth(at)?.parse().ok()
+        })
+        .context("the kernel does not count SYNs that it sends again")
 }
 
 /// Closes the sending side and reads to the end, at most `patience` between two pieces.

@@ -9,11 +9,13 @@ mod dns;
 mod flood;
 mod https;
 mod ping;
+mod settle;
 mod udp;
 
-pub use connect::{TcpOutcome, tcp_connect};
+pub use connect::{TcpOutcome, repeated_syns, tcp_connect};
 pub use dns::{DnsOutcome, dns_lookup};
 pub use flood::{Flooded, Until, udp_flood};
 pub use https::{Dialed, HttpsClient, HttpsOutcome, Request, Stage, Timeouts};
 pub use ping::{Ping, ping};
+pub use settle::{settled, until_counted};
 pub use udp::{UdpSent, udp_send};
