@@ -28,6 +28,7 @@
 //! Nothing of the root namespace is touched: namespaces are held by file descriptors of this process
 //! alone, and are gone with it however it ends. Everything needs root.
 
+mod bpffs;
 mod command;
 pub mod enforcer;
 mod floor;
@@ -43,6 +44,7 @@ mod policy;
 mod servers;
 pub mod traffic;
 
+pub use bpffs::Bpffs;
 pub use command::find as find_program;
 pub use floor::Floor;
 pub use lab::{Lab, Pod};

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,8 +98,8 @@ fn as_the_daemonset_runs_it_it_names_tcx_programs_by_their_pinned_links() {
     };
     let pins = Pins::new().unwrap();
     // Its own view of it: it may not look into other processes.
-    let bpffs = format!("/proc/self/fd/{}", pins.mount.as_raw_fd());
-    let folder = Path::new(&bpffs).join("tcx");
+    let bpffs = pins.bpffs.inherited_path();
+    let folder = bpffs.join("tcx");
     std::fs::create_dir(&folder).unwrap();
     let mut tc = Tc::new(Attach::Tcx);
     tc.install(&lab, &Policies::parse(BROKEN_POLICY).unwrap())
@@ -112,7 +111,7 @@ fn as_the_daemonset_runs_it_it_names_tcx_programs_by_their_pinned_links() {
         &lab,
         Arc::new(tempfile::tempdir().unwrap()),
         &limited(&[], program),
-        &format!("{bpffs}/tracer"),
+        bpffs.join("tracer").to_str().unwrap(),
         &[],
     )
     .unwrap();

@@ -1,7 +1,5 @@
 //! An agent that is killed, stopped or replaced: what is dropped meanwhile is counted all the same.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::traffic::{Until, udp_flood};
-use lab::{Lab, Wiring};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use lab::{Bpffs, Lab, Wiring};
 use tempfile::TempDir;
 
 use crate::agent::Agent;
@@ -21,26 +18,22 @@ use crate::watch;
 const FLOWS: u16 = 2_000;
 const VAULT: [&str; 1] = [r#"destination_workload="vault""#];
 
-/// A bpffs that is mounted nowhere, and gone with this process.
+/// What agents leave to each other.
 pub(crate) struct Pins {
-    pub(crate) mount: File,
+    pub(crate) bpffs: Bpffs,
     folder: Arc<TempDir>,
 }
 
 impl Pins {
     pub(crate) fn new() -> Result<Self> {
-        let filesystem = fsopen("bpf", FsOpenFlags::empty()).context("no bpffs")?;
-        fsconfig_create(&filesystem)?;
-        let mount = fsmount(&filesystem, FsMountFlags::empty(), MountAttrFlags::empty())?;
         Ok(Self {
-            mount: mount.into(),
+            bpffs: Bpffs::new()?,
             folder: Arc::new(tempfile::tempdir()?),
         })
     }
 
     fn path(&self) -> PathBuf {
-        let (process, file) = (std::process::id(), self.mount.as_raw_fd());
-        PathBuf::from(format!("/proc/{process}/fd/{file}/tracer"))
+        self.bpffs.path().join("tracer")
     }
 
     fn start<'lab>(&self, lab: &'lab Lab, more: &[&str]) -> Result<Agent<'lab>> {

@@ -36,7 +36,11 @@ const VM: [(&str, &str); 2] = [
 ];
 
 /// What the bench compares tracer with.
-const PEERS: [(&str, &str); 2] = [("bpftrace", "bpftrace"), ("perf", "linux-perf")];
+const PEERS: [(&str, &str); 3] = [
+    ("bpftrace", "bpftrace"),
+    ("dropwatch", "dropwatch"),
+    ("perf", "linux-perf"),
+];
 
 /// The programs of the live tests.
 pub(super) fn ensure(workspace: &Workspace) -> Result<bool> {

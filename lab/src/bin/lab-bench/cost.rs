@@ -22,12 +22,15 @@ const OPEN_PORT: u16 = 60_000;
 
 pub(crate) fn measure(bench: &Bench<'_>, summary: &mut Summary) -> Result<()> {
     let _measuring = enable_stats(Stats::RunTime).context("the kernel does not measure")?;
-    {
-        let _floor = Floor::attach()?;
-        let floor = per_run("lab_floor", || {
+    for (name, floor) in [
+        ("floor_ns", Floor::raw as fn() -> _),
+        ("floor_btf_ns", Floor::btf),
+    ] {
+        let floor = floor()?;
+        let cost = per_run(floor.program, || {
             bench.flood(&bench.one_flow, Until::Elapsed(RUN)).map(drop)
         })?;
-        summary.add("kernel", "floor_ns", floor);
+        summary.add("kernel", name, cost);
     }
 
     let tracer = bench.watch(|watch| {

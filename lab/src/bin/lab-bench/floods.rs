@@ -5,15 +5,25 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use aya::programs::loaded_programs;
 use lab::traffic::{Flooded, Until, udp_flood};
-use lab::{BROKEN_POLICY, Lab};
+use lab::{BROKEN_POLICY, Bpffs, Lab};
 
 use crate::process::Process;
 use crate::summary::Summary;
 
 /// Long enough for a ratio, short enough for many pairs.
 pub(crate) const RUN: Duration = Duration::from_millis(700);
+
+/// Long enough for a tool's CPU time: a few of the agent's looks at the table, which come once a second.
+const CPU_RUN: Duration = Duration::from_millis(3500);
+
+/// Runs for the CPU time, of which the median counts.
+const CPU_RUNS: usize = 3;
+
+/// How long a tool's programs may stay in the kernel after its end.
+const GONE: Duration = Duration::from_secs(10);
 
 /// Ports of each of the two pods: together 100,000 flows.
 const PORTS: u16 = 50_000;
@@ -83,14 +93,24 @@ impl<'a> Bench<'a> {
         &self.folder
     }
 
+    /// An agent as it is installed: it pins its programs, and keeps a ledger. Nothing of it is to stay in
+    /// this machine's kernel, so it pins where all is gone with it.
     fn agent(&self) -> Result<Process> {
-        Process::start(self.lab, self.tracer, "\"address\"", |command| {
+        let bpffs = Bpffs::new()?;
+        let folder = self.folder.join("agent");
+        // A ledger of other programs' counts.
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir(&folder)?;
+        let agent = Process::start(self.lab, self.tracer, "\"address\"", |command| {
             command.args(["agent", "--metrics-addr", "127.0.0.1:0"]);
-            // Nothing of it is to stay in this machine's kernel.
-            command.args(["--node", "node-1", "--pin", "none", "--cluster"]);
+            command.args(["--node", "node-1", "--cluster"]);
             command.arg(&self.cluster);
-            command.arg("--socket").arg(self.folder.join("agent.sock"));
-        })
+            command.arg("--pin").arg(bpffs.path().join("tracer"));
+            command.arg("--socket").arg(folder.join("agent.sock"));
+        })?;
+        Ok(agent.with(bpffs))
     }
 
     pub(crate) fn flood(&self, to: &[SocketAddrV4], until: Until) -> Result<Flooded> {
@@ -103,20 +123,30 @@ impl<'a> Bench<'a> {
         &self,
         to: &[SocketAddrV4],
         mut tool: impl FnMut() -> Result<Process>,
-        mut see: impl FnMut(Process, Flooded, Duration) -> Result<()>,
+        mut see: impl FnMut(Process, Flooded) -> Result<()>,
     ) -> Result<f64> {
-        let mut ratios = Vec::with_capacity(self.pairs);
         let mut with = || -> Result<f64> {
+            let before = newest_program();
             let process = tool()?;
-            let (cpu, start) = (process.cpu()?, Instant::now());
             let flooded = self.flood(to, Until::Elapsed(RUN))?;
-            let share = process
-                .cpu()?
-                .saturating_sub(cpu)
-                .div_f64(start.elapsed().as_secs_f64());
-            see(process, flooded, share)?;
+            see(process, flooded)?;
+            none_since(before)?;
             Ok(flooded.rate())
         };
+        Ok(median(self.ratios(to, &mut with)?))
+    }
+
+    /// The same with nothing in between: how far apart two runs of the same are here.
+    fn noise(&self, to: &[SocketAddrV4]) -> Result<Vec<f64>> {
+        self.ratios(to, &mut || Ok(self.flood(to, Until::Elapsed(RUN))?.rate()))
+    }
+
+    fn ratios(
+        &self,
+        to: &[SocketAddrV4],
+        with: &mut dyn FnMut() -> Result<f64>,
+    ) -> Result<Vec<f64>> {
+        let mut ratios = Vec::with_capacity(self.pairs);
         let without = || Ok::<_, anyhow::Error>(self.flood(to, Until::Elapsed(RUN))?.rate());
         for pair in 0..self.pairs {
             ratios.push(if pair % 2 == 0 {
@@ -127,8 +157,48 @@ impl<'a> Bench<'a> {
                 with()? / without
             });
         }
-        Ok(median(ratios))
+        Ok(ratios)
     }
+
+    /// The share of a CPU that a tool itself takes under the flood, once it is done with its start.
+    pub(crate) fn cpu(
+        &self,
+        to: &[SocketAddrV4],
+        mut tool: impl FnMut() -> Result<Process>,
+    ) -> Result<f64> {
+        let mut shares = Vec::with_capacity(CPU_RUNS);
+        for _ in 0..CPU_RUNS {
+            let before = newest_program();
+            let process = tool()?;
+            process.until_idle()?;
+            let (cpu, start) = (process.cpu()?, Instant::now());
+            self.flood(to, Until::Elapsed(CPU_RUN))?;
+            let took = process.cpu()?.saturating_sub(cpu);
+            shares.push(took.as_secs_f64() / start.elapsed().as_secs_f64());
+            process.stop()?;
+            none_since(before)?;
+        }
+        Ok(median(shares))
+    }
+}
+
+/// The number of the program that was loaded last; they count up.
+fn newest_program() -> u32 {
+    let programs = loaded_programs().filter_map(Result::ok);
+    programs.map(|program| program.id()).max().unwrap_or(0)
+}
+
+/// Waits until the kernel has let go of what was loaded later: it does so a little after a tool's end.
+fn none_since(before: u32) -> Result<()> {
+    let deadline = Instant::now() + GONE;
+    while newest_program() > before {
+        ensure!(
+            Instant::now() < deadline,
+            "someone's programs are still in the kernel"
+        );
+        std::thread::sleep(RUN / 100);
+    }
+    Ok(())
 }
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
@@ -141,17 +211,14 @@ pub(crate) fn measure(bench: &Bench<'_>, summary: &mut Summary) -> Result<()> {
     for (to, name) in [(&bench.one_flow, "1flow"), (&bench.flows, "100k")] {
         let bare = bench.flood(to, Until::Elapsed(RUN))?.rate();
         summary.add("flood", &format!("packets_per_s_{name}"), bare.round());
-        let mut cpu = Vec::new();
-        let ratio = bench.ratio(
-            to,
-            || bench.agent(),
-            |agent, _, share| {
-                cpu.push(share.as_secs_f64());
-                agent.stop().map(drop)
-            },
-        )?;
+        let ratio = bench.ratio(to, || bench.agent(), |agent, _| agent.stop().map(drop))?;
         summary.add("flood", &format!("rate_ratio_{name}"), ratio);
-        summary.add("flood", &format!("agent_cpu_{name}"), median(cpu));
+        let cpu = bench.cpu(to, || bench.agent())?;
+        summary.add("flood", &format!("agent_cpu_{name}"), cpu);
     }
+    let noise = bench.noise(&bench.one_flow)?;
+    let widest = noise.iter().map(|ratio| (ratio - 1.0).abs());
+    summary.add("flood", "noise_widest", widest.fold(0.0, f64::max));
+    summary.add("flood", "noise", median(noise));
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! A program under measurement.
 
+use std::any::Any;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,8 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::Lab;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What the kernel counts CPU time in: `USER_HZ`, 100 on all architectures that tracer runs on.
-const TICK: Duration = Duration::from_millis(10);
+/// How long a program may take until it is idle.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A spell in which an idle program takes less than a hundredth of a CPU.
+const SPELL: Duration = Duration::from_millis(200);
 
 /// A program on the node; stopped with this value.
 pub(crate) struct Process {
@@ -19,6 +23,8 @@ pub(crate) struct Process {
     said: Said,
     /// From its start to its word that it is ready.
     pub(crate) start: Duration,
+    /// What it needs for as long as it runs.
+    needs: Option<Box<dyn Any>>,
 }
 
 /// Where its stderr goes.
@@ -49,6 +55,7 @@ impl Process {
             child,
             said: Said::File(errors.to_owned()),
             start: start.elapsed(),
+            needs: None,
         })
     }
 
@@ -82,7 +89,14 @@ impl Process {
             child,
             said: Said::Here(said),
             start: start.elapsed(),
+            needs: None,
         })
+    }
+
+    /// Keeps something for as long as it runs.
+    pub(crate) fn with(mut self, needed: impl Any) -> Self {
+        self.needs = Some(Box::new(needed));
+        self
     }
 
     /// The program's stdout, where `configure` made it a pipe.
@@ -90,17 +104,50 @@ impl Process {
         self.child.stdout.take().context("no stdout")
     }
 
-    /// CPU time until now, in user space and in the kernel (proc(5), `stat`, fields 14 and 15).
+    /// CPU time until now, of all its threads, in user space and in the kernel: to the nanosecond.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, after) = stat.rsplit_once(')').context("a stat without a name")?;
-        let ticks: u32 = after
-            .split_ascii_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u32>)
-            .sum::<Result<_, _>>()?;
-        Ok(TICK * ticks)
+        let process = libc::pid_t::try_from(self.child.id())?;
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: it writes one number to where it is told, which is ours.
+        let error = unsafe { libc::clock_getcpuclockid(process, &raw mut clock) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error))
+                .context("a program without a CPU clock");
+        }
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: as above.
+        if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+            return Err(io::Error::last_os_error()).context("cannot read a program's CPU clock");
+        }
+        Ok(Duration::new(
+            u64::try_from(time.tv_sec)?,
+            u32::try_from(time.tv_nsec)?,
+        ))
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Waits until what it does after its start is done.
+    pub(crate) fn until_idle(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let before = self.cpu()?;
+            std::thread::sleep(SPELL);
+            if self.cpu()?.saturating_sub(before) < SPELL / 100 {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "it is not idle after {} s",
+                PATIENCE.as_secs()
+            );
+        }
     }
 
     /// A line of its `/proc/PID/status`, in MiB.
@@ -132,5 +179,13 @@ impl Process {
             "it ended with {status}: {said}"
         );
         Ok(said)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Where it was stopped, it is gone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

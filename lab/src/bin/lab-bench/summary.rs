@@ -35,6 +35,19 @@ impl Summary {
         }
     }
 
+    /// Says why there is no figure.
+    pub(crate) fn add_reason(&mut self, group: &str, name: &str, why: &str) {
+        say(&format!("{group}.{name}: {why}"));
+        if let Some(group) = self
+            .figures
+            .entry(group)
+            .or_insert_with(|| json!({}))
+            .as_object_mut()
+        {
+            group.insert(name.to_owned(), json!(why));
+        }
+    }
+
     /// Adds a figure to a part of a group.
     pub(crate) fn add_below(&mut self, group: &str, part: &str, name: &str, value: f64) {
         let value = rounded(value);
