@@ -45,7 +45,7 @@ impl Arguments {
         Self {
             kernel: Kernel::Ends,
             tracer: None,
-            limit: 600,
+            limit: 1200,
             tests: ["agent::", "enforcers::", "privilege::", "rules::"]
                 .map(str::to_owned)
                 .into(),
