@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use lab::enforcer::{Attach, Backend, Enforcer, Hook, Rule, Tc, Verdict};
