@@ -30,7 +30,8 @@ mod suggest;
 mod verdict;
 mod yaml;
 
-pub use cluster::{Cluster, Decides, Owner};
+pub use cluster::{Cluster, Decides, Owner, Role};
+pub use evaluate::Packet;
 pub use flow::{End, Flow, ParseEndError};
 pub use ordered::OrderedPolicy;
 pub use policy::{CompileError, Direction, Policy, PolicyKind, PolicyRef, Problem};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tracer_policy::model::{Labels, Pod, Protocol};
-use tracer_policy::{Cluster, Decides, Owner};
+use tracer_policy::{Cluster, Decides, Owner, Role};
 
 use crate::decode::{Flow, Story};
 use crate::record::{Endpoint, Peer, PeerKind, ProcessInfo, ServiceInfo};
@@ -99,12 +99,12 @@ impl<'a> Ends<'a> {
         cluster: &'a Cluster,
         ranges: &PodRanges,
     ) -> Self {
-        let end = |ip| match cluster.owner_at(ip, time) {
+        let end = |ip, role| match cluster.owner_at(ip, time, role) {
             Some(owner) => (owner, Known::of(owner, ip, cluster, ranges)),
             None => (Owner::External, Known::Unheld),
         };
-        let (source, source_known) = end(flow.source);
-        let (destination, destination_known) = end(flow.destination);
+        let (source, source_known) = end(flow.source, Role::Sender);
+        let (destination, destination_known) = end(flow.destination, Role::Receiver);
         Self {
             flow,
             story,

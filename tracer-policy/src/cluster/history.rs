@@ -8,10 +8,12 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Cluster, Owner, PodEntry};
-use crate::model::ObjectRef;
+use crate::model::{ObjectRef, Pod};
 
 /// How long a pod is remembered after it gave its address up.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(2);
+/// How long after that packets it sent may still be under way.
+const STRAGGLERS: SignedDuration = SignedDuration::from_secs(1);
 /// Kubernetes keeps times to the second, so that a pod may be a second older than it says.
 const PRECISION: SignedDuration = SignedDuration::from_secs(1);
 
@@ -42,10 +44,32 @@ impl History {
         Some(&gone.entry)
     }
 
-    /// The last pod that gave the address up, if that is not too long ago.
-    fn last(&self, ip: IpAddr, time: Timestamp) -> Option<&PodEntry> {
+    /// The last pod that gave the address up, if it may still be what a packet at `time` has the address from.
+    fn last(&self, ip: IpAddr, time: Timestamp, role: Role) -> Option<&PodEntry> {
         let gone = self.0.get(&ip)?.last()?;
-        (time.duration_since(gone.until) <= REMEMBERED).then_some(&*gone.entry)
+        let limit = match role {
+            Role::Sender => STRAGGLERS,
+            Role::Receiver => REMEMBERED,
+        };
+        (time.duration_since(gone.until) <= limit).then_some(&*gone.entry)
+    }
+}
+
+/// Which end of a packet an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Who sent it: that takes having the address.
+    Sender,
+    /// Who was to get it: clients go on sending to an address that was given up.
+    Receiver,
+}
+
+impl PodEntry {
+    /// From when the pod may have had its addresses: its start, which is told by the clock of its node. It
+    /// was not after we knew of them.
+    fn since(&self) -> Option<Timestamp> {
+        let started = self.pod.started?;
+        Some(self.learned.map_or(started, |learned| learned.min(started)))
     }
 }
 
@@ -60,13 +84,14 @@ pub(crate) enum Claim<'a> {
 }
 
 impl Cluster {
-    /// As [`Cluster::owner`], of a packet at `time`; `None` where a pod had the address then and it
+    /// As [`Cluster::owner`], of an end of a packet at `time`; `None` where a pod had the address then and it
     /// cannot be said which.
     ///
     /// A pod that gave the address up since is remembered for two minutes, if it was taken away with
-    /// [`Cluster::retire_pod`]. A pod that started later than `time` is not the owner.
-    pub fn owner_at(&self, ip: IpAddr, time: Timestamp) -> Option<Owner<'_>> {
-        match self.claim(ip.to_canonical(), Some(time)) {
+    /// [`Cluster::retire_pod`]; before `time`, only as who was to get the packet. A pod that started later than
+    /// `time` is not the owner.
+    pub fn owner_at(&self, ip: IpAddr, time: Timestamp, role: Role) -> Option<Owner<'_>> {
+        match self.claim(ip.to_canonical(), Some((time, role))) {
             Claim::Pod(entry) => Some(Owner::Pod(&entry.pod)),
             Claim::Open => None,
             Claim::Nobody => Some(self.owner(ip)),
@@ -79,27 +104,30 @@ impl Cluster {
         let ip = ip.to_canonical();
         self.pod_entry_at(ip).is_none()
             && self.history.before(ip, time).is_none()
-            && self.history.last(ip, time).is_some()
+            && self.history.last(ip, time, Role::Receiver).is_some()
     }
 
-    pub(crate) fn claim(&self, ip: IpAddr, time: Option<Timestamp>) -> Claim<'_> {
+    pub(crate) fn claim(&self, ip: IpAddr, packet: Option<(Timestamp, Role)>) -> Claim<'_> {
         let living = self.pod_entry_at(ip);
-        let Some(time) = time else {
+        let Some((time, role)) = packet else {
             return living.map_or(Claim::Nobody, Claim::Pod);
         };
-        let started = living.and_then(|entry| entry.pod.started);
+        let last = |role| self.history.last(ip, time, role);
+        let started = living.and_then(PodEntry::since);
         match (self.history.before(ip, time), living) {
             // The new pod had started, but a pod gets its address some time after.
             (Some(_), Some(_)) if started.is_none_or(|started| started <= time) => Claim::Open,
             (Some(gone), _) => Claim::Pod(gone),
             (None, Some(_)) if started.is_some_and(|started| started > time + PRECISION) => {
-                self.history.last(ip, time).map_or(Claim::Open, Claim::Pod)
+                last(role).map_or(Claim::Open, Claim::Pod)
             }
             (None, Some(entry)) => Claim::Pod(entry),
-            (None, None) => self
-                .history
-                .last(ip, time)
-                .map_or(Claim::Nobody, Claim::Pod),
+            (None, None) => match last(role) {
+                Some(gone) => Claim::Pod(gone),
+                // Whoever sent it has the address since, and is not known yet.
+                None if last(Role::Receiver).is_some() => Claim::Open,
+                None => Claim::Nobody,
+            },
         }
     }
 
@@ -111,10 +139,15 @@ impl Cluster {
 
     /// Adds or replaces a pod, and remembers addresses that it gives up with that at `time`: by finishing,
     /// or by being another pod of the same name.
-    pub fn succeed_pod(&mut self, pod: crate::model::Pod, time: Timestamp) {
-        let same = self
-            .pod(&pod.id.namespace, &pod.id.name)
-            .is_some_and(|old| old.uid == pod.uid);
+    pub fn succeed_pod(&mut self, pod: Pod, time: Timestamp) {
+        let old = self
+            .pod_entry(&pod.id.namespace, &pod.id.name)
+            .filter(|old| old.pod.uid == pod.uid);
+        let same = old.is_some();
+        let learned = old
+            .filter(|old| old.pod.ips.iter().any(|ip| pod.ips.contains(ip)))
+            .and_then(|old| old.learned)
+            .or_else(|| (!pod.ips.is_empty()).then_some(time));
         let kept = if same && !pod.phase.finished() {
             pod.ips.as_slice()
         } else {
@@ -124,7 +157,7 @@ impl Cluster {
         if !same {
             self.remove_pod(&pod.id.namespace, &pod.id.name);
         }
-        self.apply_pod(pod);
+        self.put_pod(pod, learned);
     }
 
     /// Forgets pods that were gone long before `now`.
@@ -157,7 +190,7 @@ impl Cluster {
 mod tests {
     use super::*;
     use crate::model::{Namespace, Pod};
-    use crate::{End, Flow};
+    use crate::{End, Flow, Packet};
 
     const IP: &str = "10.42.0.5";
 
@@ -185,7 +218,11 @@ mod tests {
     }
 
     fn owner(cluster: &Cluster, second: i64) -> String {
-        match cluster.owner_at(IP.parse().unwrap(), at(second)) {
+        owner_as(Role::Sender, cluster, second)
+    }
+
+    fn owner_as(role: Role, cluster: &Cluster, second: i64) -> String {
+        match cluster.owner_at(IP.parse().unwrap(), at(second), role) {
             Some(Owner::Pod(pod)) => pod.uid.clone().unwrap(),
             Some(_) => "nobody".into(),
             None => "open".into(),
@@ -198,7 +235,7 @@ mod tests {
         cluster.succeed_pod(pod("old", 0), at(0));
         cluster.retire_pod(&ObjectRef::new("n", "old"), at(10));
         assert_eq!(owner(&cluster, 9), "old-0");
-        assert_eq!(owner(&cluster, 11), "old-0", "nobody else had it since");
+        assert_eq!(owner(&cluster, 11), "old-0", "its last words");
         let leftover =
             |cluster: &Cluster, second| cluster.is_leftover(IP.parse().unwrap(), at(second));
         assert_eq!(
@@ -207,10 +244,40 @@ mod tests {
         );
         cluster.succeed_pod(pod("new", 20), at(21));
         assert_eq!(owner(&cluster, 9), "old-0");
-        assert_eq!(owner(&cluster, 12), "old-0");
+        assert_eq!(owner(&cluster, 12), "open", "none of the two sent it");
+        assert_eq!(owner_as(Role::Receiver, &cluster, 12), "old-0");
         assert!(!leftover(&cluster, 12), "the next one is known");
         assert_eq!(owner(&cluster, 19), "new-20", "to the second");
         assert_eq!(owner(&cluster, 21), "new-20");
+    }
+
+    #[test]
+    fn an_address_that_was_given_up_sends_nothing_and_is_still_sent_to() {
+        let mut cluster = cluster();
+        cluster.succeed_pod(pod("old", 0), at(0));
+        cluster.retire_pod(&ObjectRef::new("n", "old"), at(10));
+        let as_both =
+            |second| [Role::Sender, Role::Receiver].map(|role| owner_as(role, &cluster, second));
+        assert_eq!(as_both(11), ["old-0", "old-0"]);
+        assert_eq!(as_both(12), ["open", "old-0"]);
+        assert_eq!(as_both(10 + 120), ["open", "old-0"]);
+        assert_eq!(as_both(10 + 121), ["nobody", "nobody"]);
+    }
+
+    #[test]
+    fn a_start_by_a_clock_that_is_ahead_does_not_hide_a_pod_we_know() {
+        let mut cluster = cluster();
+        cluster.succeed_pod(pod("old", 0), at(0));
+        cluster.retire_pod(&ObjectRef::new("n", "old"), at(10));
+        cluster.succeed_pod(pod("new", 3600), at(12));
+        for role in [Role::Sender, Role::Receiver] {
+            assert_eq!(owner_as(role, &cluster, 9), "old-0");
+            assert_eq!(owner_as(role, &cluster, 12), "new-3600");
+            assert_eq!(owner_as(role, &cluster, 20), "new-3600");
+        }
+        // Its next form tells nothing new of its address.
+        cluster.succeed_pod(pod("new", 3600), at(500));
+        assert_eq!(owner(&cluster, 20), "new-3600");
     }
 
     #[test]
@@ -263,7 +330,13 @@ mod tests {
             80,
         );
         let profile = cluster.profile();
-        assert!(cluster.evaluate_at(&flow, profile, at(5)).is_denied());
-        assert!(cluster.evaluate_at(&flow, profile, at(21)).is_allowed());
+        let judged = |second, reply| {
+            let time = at(second);
+            cluster.evaluate_at(&flow, profile, Packet { time, reply })
+        };
+        assert!(judged(5, false).is_denied());
+        assert!(judged(21, false).is_allowed());
+        assert!(judged(15, false).is_denied(), "it went to the old one");
+        assert!(judged(15, true).is_allowed(), "the old one did not answer");
     }
 }

@@ -15,6 +15,8 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::intern::{Interner, LabelSet};
 use crate::model::{ApiCall, Endpoints, Labels, Node, ObjectRef, Pod, Service, Workload};
 use crate::ordered::{NetworkSet, OrderedPolicy, Tier};
@@ -23,6 +25,7 @@ use crate::profile::Profile;
 
 pub use addresses::Owner;
 pub(crate) use history::Claim;
+pub use history::Role;
 pub use unread::Decides;
 
 /// Everything about a cluster that decides a packet's fate.
@@ -85,6 +88,8 @@ pub(crate) struct PodEntry {
     pub(crate) labels: LabelSet,
     /// Policies that isolate it, by name: ingress, egress.
     isolating: [Vec<Arc<Policy>>; 2],
+    /// When its addresses became known here, by our own clock.
+    learned: Option<Timestamp>,
 }
 
 impl PodEntry {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{Cluster, NamespaceEntry, PodEntry, PodId, unlink};
 use crate::intern::{LabelSet, Symbols as _};
 use crate::model::{Labels, Namespace, Node, ObjectRef, Pod};
@@ -73,6 +75,10 @@ impl Cluster {
 
     /// Adds or replaces a pod.
     pub fn apply_pod(&mut self, pod: Pod) {
+        self.put_pod(pod, None);
+    }
+
+    pub(super) fn put_pod(&mut self, pod: Pod, learned: Option<Timestamp>) {
         let (namespace, name) = (pod.id.namespace.clone(), pod.id.name.clone());
         let labels = LabelSet::new(&pod.labels, &mut self.interner);
         let entry = self.ensure_namespace(&namespace);
@@ -96,6 +102,7 @@ impl Cluster {
             pod,
             labels,
             isolating,
+            learned,
         });
         let old = self.pods[id as usize].replace(Arc::clone(&entry));
         self.relink_pod(id, old.as_deref(), Some(&entry));

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::cluster::{Cluster, Decides};
+use crate::cluster::{Cluster, Decides, Role};
 use crate::flow::{End, Flow};
 use crate::model::Protocol;
 use crate::ordered;
@@ -26,8 +26,28 @@ pub(crate) struct Judge<'a> {
     pub(crate) profile: Profile,
     /// Policies that count as applied although the cluster does not hold them.
     pub(crate) overlay: &'a [Policy],
-    /// When; `None` is now.
-    pub(crate) time: Option<Timestamp>,
+    /// Of which packet; `None`: of whatever would come now.
+    pub(crate) packet: Option<Packet>,
+}
+
+/// A packet of a flow, seen on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// When.
+    pub time: Timestamp,
+    /// Whether it answers the flow: then it came from whom the flow goes to.
+    pub reply: bool,
+}
+
+impl Packet {
+    /// What an end of its flow is to it: the one that opens it, or the other.
+    const fn role(self, opens: bool) -> Role {
+        if opens == self.reply {
+            Role::Receiver
+        } else {
+            Role::Sender
+        }
+    }
 }
 
 /// A flow between two known parties, with addresses of one family.
@@ -53,19 +73,19 @@ impl Cluster {
             cluster: self,
             profile,
             overlay: &[],
-            time: None,
+            packet: None,
         }
         .verdict(flow)
     }
 
-    /// Judges a packet of a flow that was on its way at `time`: addresses are those of the pods that had
-    /// them then, as far as that is remembered.
-    pub fn evaluate_at(&self, flow: &Flow, profile: Profile, time: Timestamp) -> Verdict {
+    /// Judges a packet of a flow: addresses are those of the pods that had them then, as far as that is
+    /// remembered.
+    pub fn evaluate_at(&self, flow: &Flow, profile: Profile, packet: Packet) -> Verdict {
         Judge {
             cluster: self,
             profile,
             overlay: &[],
-            time: Some(time),
+            packet: Some(packet),
         }
         .verdict(flow)
     }
@@ -89,7 +109,7 @@ impl Cluster {
             cluster: self,
             profile,
             overlay,
-            time: None,
+            packet: None,
         }
         .verdict(flow)
     }
@@ -108,8 +128,14 @@ impl Judge<'_> {
         }
     }
 
+    /// Who an end of the flow is: the one that opens it, or the other.
+    fn party<'a>(&'a self, end: &End, opens: bool) -> Result<Party<'a>, String> {
+        let packet = self.packet.map(|packet| (packet.time, packet.role(opens)));
+        Party::of(self.cluster, end, packet)
+    }
+
     pub(crate) fn verdict(&self, flow: &Flow) -> Verdict {
-        let from = match Party::of(self.cluster, &flow.from, self.time) {
+        let from = match self.party(&flow.from, true) {
             Ok(party) => party,
             Err(reason) => return self.unknown(reason),
         };
@@ -118,7 +144,7 @@ impl Judge<'_> {
         {
             return verdict;
         }
-        match Party::of(self.cluster, &flow.to, self.time) {
+        match self.party(&flow.to, false) {
             Ok(to) => self.parties(&from, &to, flow.port, flow.protocol, false),
             Err(reason) => self.unknown(reason),
         }
@@ -161,7 +187,7 @@ impl Judge<'_> {
         let mut shown: Option<Verdict> = None;
         let mut endpoints = Vec::with_capacity(backends.len());
         for (ip, port) in backends {
-            let verdict = match Party::of(cluster, &End::Ip(ip), self.time) {
+            let verdict = match self.party(&End::Ip(ip), false) {
                 Ok(to) => self.parties(from, &to, Some(port), flow.protocol, true),
                 Err(reason) => self.unknown(reason),
             };

@@ -5,7 +5,7 @@ use std::slice;
 
 use jiff::Timestamp;
 
-use crate::cluster::{Claim, Cluster, NamespaceEntry, PodEntry};
+use crate::cluster::{Claim, Cluster, NamespaceEntry, PodEntry, Role};
 use crate::flow::End;
 use crate::model::NodeAddressKind;
 
@@ -35,14 +35,14 @@ enum Ips<'a> {
 }
 
 impl<'a> Party<'a> {
-    /// Identifies an end; the reason where nothing can be said of it.
+    /// Identifies an end, of a packet where that is told; the reason where nothing can be said of it.
     pub(crate) fn of(
         cluster: &'a Cluster,
         end: &End,
-        time: Option<Timestamp>,
+        packet: Option<(Timestamp, Role)>,
     ) -> Result<Self, String> {
         match end {
-            End::Ip(ip) => Ok(Self::at(cluster, ip.to_canonical(), time)),
+            End::Ip(ip) => Ok(Self::at(cluster, ip.to_canonical(), packet)),
             End::Pod(id) => {
                 let (Some(entry), Some(namespace)) = (
                     cluster.pod_entry(&id.namespace, &id.name),
@@ -82,8 +82,8 @@ impl<'a> Party<'a> {
         }
     }
 
-    fn at(cluster: &'a Cluster, ip: IpAddr, time: Option<Timestamp>) -> Self {
-        let claim = cluster.claim(ip, time);
+    fn at(cluster: &'a Cluster, ip: IpAddr, packet: Option<(Timestamp, Role)>) -> Self {
+        let claim = cluster.claim(ip, packet);
         let who = if let Claim::Pod(entry) = claim
             && let Some(namespace) = cluster.namespace_entry(&entry.pod.id.namespace)
         {

@@ -3,8 +3,8 @@
 mod reading;
 
 use tracer_policy::{
-    Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, NearestMiss, Outcome, PolicyRef,
-    Profile, SideVerdict, Verdict,
+    Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, NearestMiss, Outcome, Packet,
+    PolicyRef, Profile, SideVerdict, Verdict,
 };
 
 use crate::decode::{Hook, RawDrop};
@@ -198,7 +198,8 @@ fn judge(ends: &Ends<'_>, reply: bool, cluster: &Cluster, profile: Profile) -> V
         port,
         protocol: flow.protocol,
     };
-    cluster.evaluate_at(&flow, profile, ends.time)
+    let time = ends.time;
+    cluster.evaluate_at(&flow, profile, Packet { time, reply })
 }
 
 /// Whether policies are enforced at such a hook. A security module or a socket's own filter has rules

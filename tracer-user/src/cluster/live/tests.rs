@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracer_policy::model::ObjectRef;
-use tracer_policy::{Cluster, Owner};
+use tracer_policy::{Cluster, Owner, Role};
 
 use super::*;
 use crate::cluster::Kind;
@@ -31,7 +31,7 @@ fn pod(name: &str, ip: &str) -> Update {
 }
 
 fn owner(cluster: &Cluster, ip: &str, second: i64) -> String {
-    match cluster.owner_at(ip.parse().unwrap(), at(second)) {
+    match cluster.owner_at(ip.parse().unwrap(), at(second), Role::Receiver) {
         Some(Owner::Pod(pod)) => pod.id.name.clone(),
         Some(Owner::Node(node, _)) => node.name.clone(),
         Some(_) => "nobody".into(),
