@@ -34,6 +34,13 @@ impl Correlator {
         self.readiness(drop, cluster);
     }
 
+    /// Brings what is remembered up to a clock that was set ahead by `step`, or back.
+    pub fn clock_was_set(&mut self, step: SignedDuration) {
+        for time in self.told.values_mut().chain(self.probes.values_mut()) {
+            *time = time.checked_add(step).unwrap_or(*time);
+        }
+    }
+
     fn after_change(&mut self, drop: &mut Drop, cluster: &Cluster) {
         let time = drop.time;
         let Some(policy) = &mut drop.policy else {

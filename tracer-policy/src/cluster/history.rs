@@ -168,6 +168,18 @@ impl Cluster {
         });
     }
 
+    /// Brings the times that were told by our own clock up to it, once it was set ahead by `step`, or back.
+    pub fn clock_was_set(&mut self, step: SignedDuration) {
+        for gone in self.history.0.values_mut().flatten() {
+            gone.until = moved(gone.until, step);
+        }
+        for slot in self.pods.iter_mut().flatten() {
+            if let Some(learned) = slot.learned {
+                Arc::make_mut(slot).learned = Some(moved(learned, step));
+            }
+        }
+    }
+
     fn remember(&mut self, id: &ObjectRef, kept: &[IpAddr], time: Timestamp) {
         let Some(entry) = self.pod_entry_shared(id) else {
             return;
@@ -184,6 +196,11 @@ impl Cluster {
         let slot = *self.namespaces.get(&id.namespace)?.pods.get(&id.name)?;
         self.pods.get(slot as usize)?.clone()
     }
+}
+
+/// No clock of ours leaves the years that there are timestamps for.
+fn moved(time: Timestamp, step: SignedDuration) -> Timestamp {
+    time.checked_add(step).unwrap_or(time)
 }
 
 #[cfg(test)]
@@ -278,6 +295,29 @@ mod tests {
         // Its next form tells nothing new of its address.
         cluster.succeed_pod(pod("new", 3600), at(500));
         assert_eq!(owner(&cluster, 20), "new-3600");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_takes_the_memory_along() {
+        for step in [-3600, 3600] {
+            let mut cluster = cluster();
+            cluster.succeed_pod(pod("old", 0), at(0));
+            cluster.retire_pod(&ObjectRef::new("n", "old"), at(10));
+            cluster.succeed_pod(pod("other", 3), at(20));
+            cluster.retire_pod(&ObjectRef::new("n", "other"), at(30));
+            cluster.clock_was_set(SignedDuration::from_secs(step));
+            assert_eq!(owner(&cluster, step + 9), "old-0", "{step}");
+            assert_eq!(owner(&cluster, step + 25), "other-3", "{step}");
+            assert_eq!(owner(&cluster, step + 32), "open", "{step}");
+            assert_eq!(owner(&cluster, step + 30 + 121), "nobody", "{step}");
+            // What is remembered since is no longer than what was before.
+            cluster.succeed_pod(pod("new", 40), at(step + 40));
+            cluster.clock_was_set(SignedDuration::from_secs(-step));
+            assert_eq!(owner(&cluster, 38), "open", "{step}");
+            assert_eq!(owner(&cluster, 40), "new-40", "{step}");
+            cluster.forget_gone(at(30 + 121));
+            assert!(cluster.history.0.is_empty(), "{step}");
+        }
     }
 
     #[test]

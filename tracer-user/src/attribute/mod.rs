@@ -5,7 +5,7 @@ mod inner;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracer_policy::Cluster;
 use tracer_policy::model::{Handler, Probe, ProbeKind};
 
@@ -54,6 +54,14 @@ impl Attributor {
             .as_deref()
             .map(PodRanges::of)
             .unwrap_or_default();
+    }
+
+    /// Brings what is remembered up to a clock that was set ahead by `step`, or back.
+    pub fn clock_was_set(&mut self, step: SignedDuration) {
+        self.correlator.clock_was_set(step);
+        if self.cluster.is_some() {
+            self.cluster_mut().clock_was_set(step);
+        }
     }
 
     /// Whether the cluster is whole enough to be asked; before that, drops stay addresses.

@@ -95,3 +95,16 @@ fn an_unready_pod_cut_off_from_the_api_server_waits_for_it() {
         ""
     );
 }
+
+#[test]
+fn a_clock_that_is_set_back_does_not_keep_a_probe_for_longer() {
+    let (cluster, mut correlator) = (cluster("False"), Correlator::default());
+    correlator.correlate(&mut probe("11:00:00"), &cluster);
+    correlator.clock_was_set(SignedDuration::from_hours(-1));
+    let mut soon = to_api_server("10:01:00");
+    correlator.correlate(&mut soon, &cluster);
+    assert!(!soon.notes.iter().any(|note| note.contains("is not ready")));
+    let mut late = to_api_server("10:03:00");
+    correlator.correlate(&mut late, &cluster);
+    assert!(late.notes.iter().any(|note| note.contains("is not ready")));
+}

@@ -1,6 +1,6 @@
 //! From the kernel's clock to the time of day.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// How often the two clocks are compared, in nanoseconds.
@@ -17,6 +17,8 @@ const SAMPLES: usize = 5;
 pub struct Clock {
     offset_ns: i128,
     compared_ns: i128,
+    /// How far it was set ahead since that was asked for.
+    step_ns: i128,
 }
 
 impl Clock {
@@ -26,7 +28,19 @@ impl Clock {
         Self {
             offset_ns,
             compared_ns,
+            step_ns: 0,
         }
+    }
+
+    /// The time of day, as [`Clock::wall`] would tell it of a packet that is dropped now.
+    pub fn now(&mut self) -> Timestamp {
+        self.wall(now_ns())
+    }
+
+    /// How far it was set, ahead or back, since this was asked last: times that it told before are off by that.
+    pub fn take_step(&mut self) -> Option<SignedDuration> {
+        let step_ns = std::mem::take(&mut self.step_ns);
+        SignedDuration::try_from_nanos_i128(step_ns).filter(|step| !step.is_zero())
     }
 
     /// The time of day of a kernel time in nanoseconds.
@@ -41,8 +55,10 @@ impl Clock {
     }
 
     fn follow(&mut self, offset_ns: i128, compared_ns: i128) {
-        if (offset_ns - self.offset_ns).abs() > STEP_NS {
+        let step_ns = offset_ns - self.offset_ns;
+        if step_ns.abs() > STEP_NS {
             self.offset_ns = offset_ns;
+            self.step_ns += step_ns;
         }
         self.compared_ns = compared_ns;
     }
@@ -109,6 +125,7 @@ mod tests {
         Clock {
             offset_ns: 1_700_000_000_000_000_000,
             compared_ns: 5_000_000_000,
+            step_ns: 0,
         }
     }
 
@@ -137,10 +154,12 @@ mod tests {
         let mut clock = clock();
         let before = clock.offset_ns;
         clock.follow(before + STEP_NS, 6_000_000_000);
-        assert_eq!(clock.offset_ns, before);
+        assert_eq!((clock.offset_ns, clock.take_step()), (before, None));
         clock.follow(before - 3_600_000_000_000, 7_000_000_000);
         assert_eq!(clock.offset_ns, before - 3_600_000_000_000);
         assert_eq!(clock.compared_ns, 7_000_000_000);
+        let steps = [clock.take_step(), clock.take_step()];
+        assert_eq!(steps, [Some(SignedDuration::from_hours(-1)), None]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::Stages;
 use super::outlet::Outlet;
 use super::queue::Record;
 use crate::attribute::Attributor;
@@ -57,13 +58,14 @@ impl Following {
     }
 
     /// Applies what has come, and tidies up now and then.
-    pub(super) fn catch_up(&mut self, attributor: &mut Attributor, outlet: &mut Outlet) {
+    pub(super) fn catch_up(&mut self, stages: &mut Stages, outlet: &mut Outlet) {
+        let now = stages.clock.now();
+        self.follow_clock(stages);
+        let attributor = &mut stages.attributor;
         let mut changed = false;
         let mut nodes = false;
         while let Ok(update) = self.updates.receiver.try_recv() {
-            nodes |= self
-                .keeper
-                .apply(update, Timestamp::now(), attributor.cluster_mut());
+            nodes |= self.keeper.apply(update, now, attributor.cluster_mut());
             changed = true;
         }
         if nodes {
@@ -75,12 +77,30 @@ impl Following {
             self.start = None;
         }
         if Instant::now() >= self.tidy {
-            attributor.cluster_mut().forget_gone(Timestamp::now());
+            attributor.cluster_mut().forget_gone(now);
             self.tidy = Instant::now() + TIDY;
             // Who is not known any more may only be out of sight.
             if self.keeper.is_whole() && self.updates.status.health().is_synced() {
                 outlet.tidy(attributor.cluster_mut());
             }
+        }
+    }
+
+    /// When a record was made.
+    pub(super) fn time(&mut self, raw: &RawDrop, stages: &mut Stages) -> Timestamp {
+        let time = stages.clock.wall(raw.ktime_ns);
+        self.follow_clock(stages);
+        time
+    }
+
+    /// Where the clock was set, all that was told by it is off by the same.
+    fn follow_clock(&mut self, stages: &mut Stages) {
+        let Some(step) = stages.clock.take_step() else {
+            return;
+        };
+        stages.attributor.clock_was_set(step);
+        for one in &mut self.waiting {
+            one.time = one.time.checked_add(step).unwrap_or(one.time);
         }
     }
 

@@ -181,7 +181,7 @@ fn follow(
     while let Some(until) = following.start()
         && early.len() < EARLY
     {
-        following.catch_up(&mut stages.attributor, outlet);
+        following.catch_up(stages, outlet);
         match receiver.next(Some(until)) {
             Next::Woken => {}
             Next::End => break,
@@ -189,7 +189,7 @@ fn follow(
         }
     }
     'records: loop {
-        following.catch_up(&mut stages.attributor, outlet);
+        following.catch_up(stages, outlet);
         while let Some((raw, time)) = following.release(&stages.attributor) {
             if !give(&raw, time, stages, outlet)? {
                 break 'records;
@@ -258,10 +258,12 @@ fn take(
             return Ok(true);
         }
     };
-    let time = stages.clock.wall(raw.ktime_ns);
-    if let Some(following) = following
-        && following.must_wait(&raw, time, &stages.attributor)
-    {
+    let Some(following) = following else {
+        let time = stages.clock.wall(raw.ktime_ns);
+        return give(&raw, time, stages, outlet);
+    };
+    let time = following.time(&raw, stages);
+    if following.must_wait(&raw, time, &stages.attributor) {
         following.hold(raw, time, record);
         return Ok(true);
     }
