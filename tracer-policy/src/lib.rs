@@ -30,7 +30,7 @@ mod suggest;
 mod verdict;
 mod yaml;
 
-pub use cluster::{Cluster, Decides, Owner, Role};
+pub use cluster::{Cluster, Decides, Former, Owner, Role};
 pub use evaluate::Packet;
 pub use flow::{End, Flow, ParseEndError};
 pub use ordered::OrderedPolicy;

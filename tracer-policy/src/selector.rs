@@ -6,12 +6,12 @@ use crate::intern::{LabelSet, Sym, Symbols};
 use crate::policy::Problem;
 
 /// A compiled label selector: every requirement must hold; none at all selects everything.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Selector {
     requirements: Box<[Requirement]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Requirement {
     In(Sym, Box<[Sym]>),
     NotIn(Sym, Box<[Sym]>),

@@ -38,6 +38,18 @@ impl History {
         });
     }
 
+    /// What was known of a pod last.
+    pub(super) fn entry_of(&self, pod: &Pod) -> Option<&PodEntry> {
+        let lists = pod
+            .ips
+            .iter()
+            .filter_map(|ip| self.0.get(&ip.to_canonical()));
+        let gone = lists
+            .flatten()
+            .rfind(|gone| gone.entry.pod.id == pod.id && gone.entry.pod.uid == pod.uid)?;
+        Some(&gone.entry)
+    }
+
     /// The first of the pods that gave the address up after `time`.
     fn before(&self, ip: IpAddr, time: Timestamp) -> Option<&PodEntry> {
         let gone = self.0.get(&ip)?.iter().find(|gone| gone.until > time)?;
@@ -160,8 +172,9 @@ impl Cluster {
         self.put_pod(pod, learned);
     }
 
-    /// Forgets pods that were gone long before `now`.
+    /// Forgets pods and policies that were gone long before `now`.
     pub fn forget_gone(&mut self, now: Timestamp) {
+        self.formers.forget(now);
         self.history.0.retain(|_, list| {
             list.retain(|gone| now.duration_since(gone.until) <= REMEMBERED);
             !list.is_empty()
@@ -172,6 +185,9 @@ impl Cluster {
     pub fn clock_was_set(&mut self, step: SignedDuration) {
         for gone in self.history.0.values_mut().flatten() {
             gone.until = moved(gone.until, step);
+        }
+        for until in self.formers.times() {
+            *until = moved(*until, step);
         }
         for slot in self.pods.iter_mut().flatten() {
             if let Some(learned) = slot.learned {

@@ -3,6 +3,7 @@
 mod addresses;
 mod api_calls;
 mod dataplane;
+mod former;
 mod history;
 mod objects;
 mod policies;
@@ -24,6 +25,7 @@ use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
 
 pub use addresses::Owner;
+pub use former::Former;
 pub(crate) use history::Claim;
 pub use history::Role;
 pub use unread::Decides;
@@ -52,6 +54,7 @@ pub struct Cluster {
     tiers: Vec<Tier>,
     network_sets: Vec<NetworkSet>,
     history: history::History,
+    formers: former::Formers,
     dataplane: dataplane::Signs,
     profile: Option<Profile>,
     unread: unread::Unread,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Action, Matcher, OrderedPolicy, OrderedRule, Peer, Tier, Whom};
+use super::{Action, Matcher, OrderedPolicy, OrderedRule, Peer, Tier};
 use crate::cluster::PodEntry;
 use crate::evaluate::{Judge, Judged, Pair, Party, PortMatch, Who, match_ports, namespaced};
 use crate::intern::LabelSet;
@@ -55,7 +55,7 @@ pub(crate) fn judge(
                 }
                 namespaces = Some(judged);
             }
-            match ask(policy, judge, pair, direction, subject) {
+            match ask(policy, judge, pair, direction) {
                 Said::Nothing => {}
                 Said::NoMatch => applied.push(policy.id.clone()),
                 Said::Decided(action, rule) => {
@@ -63,7 +63,7 @@ pub(crate) fn judge(
                         .iter()
                         .filter(|other| policy.ties_with(other))
                         .find(|other| {
-                            let said = ask(other, judge, pair, direction, subject);
+                            let said = ask(other, judge, pair, direction);
                             matches!(said, Said::Decided(other, _) if other != action)
                         });
                     if let Some(other) = open {
@@ -136,27 +136,12 @@ fn decided(action: Action, rule: RuleRef) -> Judged {
     }
 }
 
-fn ask(
-    policy: &OrderedPolicy,
-    judge: &Judge<'_>,
-    pair: &Pair<'_>,
-    direction: Direction,
-    subject: &PodEntry,
-) -> Said {
+fn ask(policy: &OrderedPolicy, judge: &Judge<'_>, pair: &Pair<'_>, direction: Direction) -> Said {
     let (own, other, other_ip) = match direction {
         Direction::Ingress => (pair.to, pair.from, pair.from_ip),
         Direction::Egress => (pair.from, pair.to, pair.to_ip),
     };
-    let Who::Pod { namespace, .. } = &own.who else {
-        return Said::Nothing;
-    };
-    let about = match &policy.subject {
-        Whom::Labels(whom) => {
-            whom.namespaces.matches(&namespace.label_set) && whom.pods.matches(&subject.labels)
-        }
-        Whom::Calico(whom) => whom.is(&own.who),
-    };
-    let (true, Some(rules)) = (about, policy.rules(direction)) else {
+    let (true, Some(rules)) = (policy.is_about(&own.who), policy.rules(direction)) else {
         return Said::Nothing;
     };
     if let Some(error) = &policy.broken {

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::evaluate::Who;
 use crate::model::Change;
 use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Port, Problem};
 use crate::selector::Selector;
@@ -104,20 +105,20 @@ pub struct OrderedPolicy {
 }
 
 /// Whom a policy is about; hostNetwork pods never.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Whom {
     Labels(Subject),
     Calico(calico::Subject),
 }
 
 /// Pods by labels.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Subject {
     namespaces: Selector,
     pods: Selector,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct OrderedRule {
     action: Action,
     path: Arc<str>,
@@ -127,7 +128,7 @@ struct OrderedRule {
 }
 
 /// What a rule is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Matcher {
     Peers {
         /// One of these.
@@ -138,7 +139,7 @@ enum Matcher {
     Calico(Box<calico::Criteria>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Peer {
     Pods {
         namespaces: Selector,
@@ -173,6 +174,27 @@ impl OrderedPolicy {
             && !other.id.kind().is_calico()
             && self.tier == other.tier
             && self.order.total_cmp(&other.order) == Ordering::Equal
+    }
+
+    /// Whether it is about a pod, in whatever direction.
+    pub(crate) fn is_about(&self, who: &Who<'_>) -> bool {
+        let Who::Pod { entry, namespace } = who else {
+            return false;
+        };
+        match &self.subject {
+            Whom::Labels(whom) => {
+                whom.namespaces.matches(&namespace.label_set) && whom.pods.matches(&entry.labels)
+            }
+            Whom::Calico(whom) => whom.is(who),
+        }
+    }
+
+    /// Whether it decides about the same pods in the same way.
+    pub(crate) fn decides_as(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+            && self.subject == other.subject
+            && self.rules == other.rules
+            && self.broken == other.broken
     }
 
     fn rules(&self, direction: Direction) -> Option<&[OrderedRule]> {
@@ -241,7 +263,7 @@ impl OrderedPolicy {
         self.object.as_deref().unwrap_or(self.id.name())
     }
 
-    fn is_of(&self, kind: PolicyKind, namespace: Option<&str>, object: &str) -> bool {
+    pub(crate) fn is_of(&self, kind: PolicyKind, namespace: Option<&str>, object: &str) -> bool {
         self.id.kind() == kind && self.id.namespace() == namespace && self.object_name() == object
     }
 }

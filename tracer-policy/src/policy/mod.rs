@@ -117,14 +117,14 @@ pub(crate) enum Peer {
 }
 
 /// A port of a rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Port {
     pub(crate) protocol: Protocol,
     pub(crate) number: PortNumber,
 }
 
 /// Which ports.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum PortNumber {
     /// All of the protocol's.
     Any,

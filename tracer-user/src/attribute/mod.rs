@@ -84,9 +84,22 @@ impl Attributor {
     }
 
     /// Attributes a drop that happened at `time` on this node.
-    ///
-    /// Drops are to come in the order of their times, as far as may be: some tell of those before them.
     pub fn attribute(&mut self, raw: &RawDrop, time: Timestamp) -> Drop {
+        let mut drop = self.judge(raw, time);
+        self.correlate(&mut drop);
+        drop
+    }
+
+    /// Adds to a judged drop what those before it tell. They are to come in the order of their times, as far as
+    /// may be.
+    pub fn correlate(&mut self, drop: &mut Drop) {
+        if let Some(cluster) = &self.cluster {
+            self.correlator.correlate(drop, cluster);
+        }
+    }
+
+    /// As [`Attributor::attribute`], but for what only the drops before it tell.
+    pub fn judge(&self, raw: &RawDrop, time: Timestamp) -> Drop {
         let mut drop = bare(raw, time, self.node.clone());
         let (Some(flow), Some(cluster)) = (&raw.flow, &self.cluster) else {
             return drop;
@@ -133,7 +146,6 @@ impl Attributor {
         let policy = explained.map(|explained| explained.policy);
         drop.direction = policy.as_ref().and_then(|policy| policy.direction);
         drop.policy = policy;
-        self.correlator.correlate(&mut drop, cluster);
         drop
     }
 }

@@ -9,9 +9,11 @@ use crate::enrich::Ends;
 const POD: SignedDuration = SignedDuration::from_secs(10);
 /// How long it may take until a changed policy is.
 const POLICY: SignedDuration = SignedDuration::from_secs(5);
+/// How long it may take until those of a policy that is gone, or was another, are not in place any more.
+const FORMER: SignedDuration = SignedDuration::from_secs(10);
 
 /// What was too new when it was dropped for its rules to be relied on: a pod at either end, or a policy that
-/// isolates one of them.
+/// isolates one of them; or a policy that did until then.
 ///
 /// The API keeps times to the second, which is the precision of this.
 pub fn race(ends: &Ends<'_>, cluster: &Cluster) -> Option<String> {
@@ -26,6 +28,23 @@ pub fn race(ends: &Ends<'_>, cluster: &Cluster) -> Option<String> {
         return Some(format!(
             "pod {} was started {seconds} s before this drop",
             pod.id
+        ));
+    }
+    let former = pods()
+        .flat_map(|pod| cluster.former_policies(pod))
+        .filter(|former| ends.time.duration_since(former.until) < FORMER)
+        .max_by_key(|former| former.until);
+    if let Some(former) = former {
+        let what = if former.deleted { "deleted" } else { "changed" };
+        let age = ends.time.duration_since(former.until);
+        let when = if age.is_negative() {
+            "just after".to_owned()
+        } else {
+            format!("{} s before", age.as_secs())
+        };
+        return Some(format!(
+            "policy {} was {what} {when} this drop",
+            former.policy
         ));
     }
     pods()

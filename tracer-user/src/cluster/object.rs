@@ -1,5 +1,6 @@
 //! One object of the API, cut down to what is used.
 
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1 as admission;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracer_policy::model::{self, ApiCallKind, ObjectError, ObjectRef};
-use tracer_policy::{Cluster, PolicyKind};
+use tracer_policy::{Cluster, CompileError, PolicyKind};
 
 use super::kind::Kind;
 
@@ -46,6 +47,16 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong and what was expected.
     pub problem: String,
+}
+
+impl From<CompileError> for FieldError {
+    fn from(error: CompileError) -> Self {
+        Self {
+            object: format!("{} {}", error.kind.as_str(), error.policy),
+            field: error.field,
+            problem: error.problem.to_string(),
+        }
+    }
 }
 
 impl From<ObjectError> for FieldError {
@@ -166,50 +177,55 @@ impl Object {
             }
             Self::EndpointSlice(_, Some(slice)) => cluster.apply_endpoints(*slice),
             Self::EndpointSlice(id, None) => cluster.remove_endpoints(&id),
-            Self::NetworkPolicy(policy) => {
-                cluster
-                    .apply_network_policy(&policy)
-                    .map_err(|error| FieldError {
-                        object: format!("NetworkPolicy {}", error.policy),
-                        field: error.field,
-                        problem: error.problem.to_string(),
-                    })?;
-            }
+            Self::NetworkPolicy(policy) => cluster.apply_network_policy(&policy)?,
             Self::ApiCalls(kind, name, calls) => cluster.apply_api_calls(kind, &name, calls),
-            Self::Ordered(kind, object) => {
-                let applied = match kind {
-                    PolicyKind::CalicoTier => cluster.apply_calico_tier(&object),
-                    PolicyKind::CalicoNetworkSet => cluster.apply_network_set(&object),
-                    _ => cluster.apply_ordered(kind, &object),
-                };
-                applied.map_err(|error| FieldError {
-                    object: format!("{} {}", error.kind.as_str(), error.policy),
-                    field: error.field,
-                    problem: error.problem.to_string(),
-                })?;
+            Self::Ordered(kind, object) => match kind {
+                PolicyKind::CalicoTier => cluster.apply_calico_tier(&object)?,
+                PolicyKind::CalicoNetworkSet => cluster.apply_network_set(&object)?,
+                _ => cluster.apply_ordered(kind, &object)?,
+            },
+        }
+        Ok(())
+    }
+
+    /// As [`Object::apply`], of an object that became known at `time`: what it decided until then is remembered.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn succeed(self, cluster: &mut Cluster, time: Timestamp) -> Result<(), FieldError> {
+        match self {
+            Self::Pod(pod) => cluster.succeed_pod(*pod, time),
+            Self::NetworkPolicy(policy) => cluster.succeed_network_policy(&policy, time)?,
+            Self::Ordered(kind, object)
+                if !matches!(kind, PolicyKind::CalicoTier | PolicyKind::CalicoNetworkSet) =>
+            {
+                cluster.succeed_ordered(kind, &object, time)?;
             }
+            other => other.apply(cluster)?,
         }
         Ok(())
     }
 }
 
-/// Takes an object out of the cluster state.
-pub fn remove(kind: Kind, id: &ObjectRef, cluster: &mut Cluster) {
+/// Takes an object out of the cluster state; what it decided until `time` is remembered.
+pub fn retire(kind: Kind, id: &ObjectRef, cluster: &mut Cluster, time: Timestamp) {
+    let mut ordered = |kind| {
+        let namespace = (kind == PolicyKind::CalicoNetworkPolicy).then_some(id.namespace.as_str());
+        cluster.retire_ordered_object(kind, namespace, &id.name, time);
+    };
     match kind {
         Kind::Namespace => cluster.remove_namespace(&id.name),
-        Kind::Pod => cluster.remove_pod(&id.namespace, &id.name),
+        Kind::Pod => cluster.retire_pod(id, time),
         Kind::Node => cluster.remove_node(&id.name),
         Kind::Service => cluster.remove_service(id),
         Kind::Endpoints => forget_subsets(cluster, id),
         Kind::EndpointSlice => cluster.remove_endpoints(id),
-        Kind::NetworkPolicy => cluster.remove_network_policy(&id.namespace, &id.name),
-        Kind::AdminNetworkPolicy => remove_ordered(PolicyKind::AdminNetworkPolicy, id, cluster),
-        Kind::BaselineAdminNetworkPolicy => {
-            remove_ordered(PolicyKind::BaselineAdminNetworkPolicy, id, cluster);
-        }
-        Kind::ClusterNetworkPolicy => remove_ordered(PolicyKind::ClusterNetworkPolicy, id, cluster),
-        Kind::CalicoNetworkPolicy => remove_ordered(PolicyKind::CalicoNetworkPolicy, id, cluster),
-        Kind::GlobalNetworkPolicy => remove_ordered(PolicyKind::GlobalNetworkPolicy, id, cluster),
+        Kind::NetworkPolicy => cluster.retire_network_policy(id, time),
+        Kind::AdminNetworkPolicy => ordered(PolicyKind::AdminNetworkPolicy),
+        Kind::BaselineAdminNetworkPolicy => ordered(PolicyKind::BaselineAdminNetworkPolicy),
+        Kind::ClusterNetworkPolicy => ordered(PolicyKind::ClusterNetworkPolicy),
+        Kind::CalicoNetworkPolicy => ordered(PolicyKind::CalicoNetworkPolicy),
+        Kind::GlobalNetworkPolicy => ordered(PolicyKind::GlobalNetworkPolicy),
         Kind::ValidatingWebhooks => cluster.remove_api_calls(ApiCallKind::Validating, &id.name),
         Kind::MutatingWebhooks => cluster.remove_api_calls(ApiCallKind::Mutating, &id.name),
         Kind::ApiService => cluster.remove_api_calls(ApiCallKind::Aggregated, &id.name),
@@ -217,11 +233,6 @@ pub fn remove(kind: Kind, id: &ObjectRef, cluster: &mut Cluster) {
         Kind::CalicoNetworkSet => cluster.remove_network_set(Some(&id.namespace), &id.name),
         Kind::GlobalNetworkSet => cluster.remove_network_set(None, &id.name),
     }
-}
-
-fn remove_ordered(kind: PolicyKind, id: &ObjectRef, cluster: &mut Cluster) {
-    let namespace = (kind == PolicyKind::CalicoNetworkPolicy).then_some(id.namespace.as_str());
-    cluster.remove_ordered_object(kind, namespace, &id.name);
 }
 
 /// Forgets what an Endpoints object said before: it may have fewer subsets now.

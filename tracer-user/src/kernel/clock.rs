@@ -54,6 +54,13 @@ impl Clock {
         Timestamp::from_nanosecond(ktime_ns + self.offset_ns).unwrap_or(Timestamp::MAX)
     }
 
+    /// As if the time of day had been set `step` ahead; it is not looked at again for a day.
+    #[cfg(test)]
+    pub(crate) fn set_for_tests(&mut self, step: SignedDuration) {
+        let tomorrow = i128::from(now_ns()) + 86_400_000_000_000;
+        self.follow(self.offset_ns + step.as_nanos(), tomorrow);
+    }
+
     fn follow(&mut self, offset_ns: i128, compared_ns: i128) {
         let step_ns = offset_ns - self.offset_ns;
         if step_ns.abs() > STEP_NS {

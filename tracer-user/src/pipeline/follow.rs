@@ -1,44 +1,28 @@
 //! Cluster state that changes while drops come in.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::Stages;
 use super::outlet::Outlet;
-use super::queue::Record;
+use super::waiting::{Held, Released, Waiting};
 use crate::attribute::Attributor;
 use crate::cluster::live::{Keeper, Updates};
 use crate::decode::RawDrop;
 
 /// How long drops wait for the first whole state.
 const START: Duration = Duration::from_secs(5);
-/// How long a drop waits for a pod whose address is not known yet.
-const LATE: Duration = Duration::from_secs(3);
-/// Drops that wait at most; more are shown at once.
-const WAITING: usize = 1024;
 /// How often pods that are gone are forgotten.
 const TIDY: Duration = Duration::from_secs(30);
-
-/// A drop that waits.
-#[derive(Debug)]
-struct Waiting {
-    raw: RawDrop,
-    time: Timestamp,
-    /// When to give up.
-    until: Instant,
-    /// What it was made from.
-    record: Record,
-}
 
 /// Keeps an [`Attributor`] up to date, and drops back that cannot be attributed yet.
 #[derive(Debug)]
 pub struct Following {
     updates: Updates,
     keeper: Keeper,
-    /// Drops that came before their pod was known.
-    waiting: VecDeque<Waiting>,
+    /// Drops that came before their pod was known, or the policy that denies them.
+    pub(super) waiting: Waiting,
     tidy: Instant,
     /// Until when drops wait for the first whole state.
     start: Option<Instant>,
@@ -51,7 +35,7 @@ impl Following {
         Self {
             updates,
             keeper,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             tidy: now + TIDY,
             start: Some(now + START),
         }
@@ -70,6 +54,9 @@ impl Following {
         }
         if nodes {
             attributor.nodes_changed();
+        }
+        if changed {
+            self.waiting.look_again();
         }
         if changed && self.keeper.is_whole() {
             attributor.set_known(true);
@@ -99,9 +86,7 @@ impl Following {
             return;
         };
         stages.attributor.clock_was_set(step);
-        for one in &mut self.waiting {
-            one.time = one.time.checked_add(step).unwrap_or(one.time);
-        }
+        self.waiting.clock_was_set(step);
     }
 
     /// Until when to wait before the first drop is looked at: the first whole state is worth a moment.
@@ -109,52 +94,24 @@ impl Following {
         self.start.filter(|until| Instant::now() < *until)
     }
 
-    /// Whether a drop's pod is not known yet, and there is room for it to wait.
-    pub(super) fn must_wait(
-        &self,
-        raw: &RawDrop,
-        time: Timestamp,
-        attributor: &Attributor,
-    ) -> bool {
-        self.waiting.len() < WAITING && !attributor.knows(raw, time)
-    }
-
-    /// Keeps a drop back.
-    pub(super) fn hold(&mut self, raw: RawDrop, time: Timestamp, record: Record) {
-        self.waiting.push_back(Waiting {
-            raw,
-            time,
-            until: Instant::now() + LATE,
-            record,
-        });
-    }
-
-    /// The records that wait.
-    pub(super) fn held(&self) -> impl Iterator<Item = &[u8]> {
-        self.waiting.iter().map(|waiting| waiting.record.bytes())
+    /// Keeps a drop back whose pod is not known yet, where there is room; else hands it back.
+    pub(super) fn hold_unknown(&mut self, held: Held, attributor: &Attributor) -> Option<Held> {
+        if !self.waiting.has_room() || attributor.knows(&held.raw, held.time) {
+            return Some(held);
+        }
+        self.waiting.hold(held, Instant::now());
+        None
     }
 
     /// A drop that need not wait any more.
-    pub(super) fn release(&mut self, attributor: &Attributor) -> Option<(RawDrop, Timestamp)> {
-        let now = Instant::now();
-        let ready = self
-            .waiting
-            .iter()
-            .position(|one| one.until <= now || attributor.knows(&one.raw, one.time))?;
-        let one = self.waiting.remove(ready)?;
-        Some((one.raw, one.time))
-    }
-
-    /// A drop that waits, whether it may go or not: the end has come.
-    pub(super) fn release_any(&mut self) -> Option<(RawDrop, Timestamp)> {
-        let one = self.waiting.pop_front()?;
-        Some((one.raw, one.time))
+    pub(super) fn release(&mut self, attributor: &Attributor) -> Option<Released> {
+        let is_known = |held: &Held| attributor.knows(&held.raw, held.time);
+        self.waiting.release(Instant::now(), is_known)
     }
 
     /// When something is to be done at the latest.
     pub(super) fn next(&self) -> Instant {
-        self.waiting
-            .front()
-            .map_or(self.tidy, |one| one.until.min(self.tidy))
+        let waiting = self.waiting.next();
+        waiting.map_or(self.tidy, |until| until.min(self.tidy))
     }
 }

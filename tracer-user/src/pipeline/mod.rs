@@ -8,6 +8,9 @@ mod follow;
 mod ledger;
 mod outlet;
 mod queue;
+#[cfg(test)]
+mod tests;
+mod waiting;
 
 pub use follow::Following;
 pub use ledger::{Ledger, Past};
@@ -17,15 +20,17 @@ pub use queue::Waker;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use queue::{Next, Record};
 use tokio_util::sync::CancellationToken;
+use waiting::{Held, Released};
 
 use crate::attribute::Attributor;
 use crate::decode::{Decoder, RawDrop};
 use crate::kernel::{Capture, Clock, Marks, TcPrograms};
+use crate::record::Drop;
 
 /// What was lost between kernel and sinks, beside what the kernel side counts itself.
 #[derive(Debug, Default)]
@@ -190,8 +195,12 @@ fn follow(
     }
     'records: loop {
         following.catch_up(stages, outlet);
-        while let Some((raw, time)) = following.release(&stages.attributor) {
-            if !give(&raw, time, stages, outlet)? {
+        while let Some(released) = following.release(&stages.attributor) {
+            let more = match released {
+                Released::Known(held) => judge(held, stages, following, outlet)?,
+                Released::Settled(held) => give(&held.raw, held.time, stages, outlet)?,
+            };
+            if !more {
                 break 'records;
             }
         }
@@ -213,8 +222,8 @@ fn follow(
             Next::End => break,
         }
     }
-    while let Some((raw, time)) = following.release_any() {
-        if !give(&raw, time, stages, outlet)? {
+    while let Some(held) = following.waiting.release_any() {
+        if !give(&held.raw, held.time, stages, outlet)? {
             break;
         }
     }
@@ -233,7 +242,7 @@ fn keep(
     };
     outlet.flush()?;
     if let Some(following) = following {
-        marks.take_back(following.held());
+        marks.take_back(following.waiting.records());
     }
     ledger.write(&marks);
     Ok(())
@@ -263,11 +272,28 @@ fn take(
         return give(&raw, time, stages, outlet);
     };
     let time = following.time(&raw, stages);
-    if following.must_wait(&raw, time, &stages.attributor) {
-        following.hold(raw, time, record);
-        return Ok(true);
+    let held = Held { raw, time, record };
+    match following.hold_unknown(held, &stages.attributor) {
+        Some(held) => judge(held, stages, following, outlet),
+        None => Ok(true),
     }
-    give(&raw, time, stages, outlet)
+}
+
+/// One drop whose ends are known, unless there may be a policy that is not; whether the outlet wants more.
+fn judge(
+    held: Held,
+    stages: &mut Stages,
+    following: &mut Following,
+    outlet: &mut Outlet,
+) -> std::io::Result<bool> {
+    let drop = stages.attributor.judge(&held.raw, held.time);
+    if !drop.is_disagreement() {
+        return tell(drop, &held.raw, stages, outlet);
+    }
+    match following.waiting.hold_disputed(held, Instant::now()) {
+        Some(held) => tell(drop, &held.raw, stages, outlet),
+        None => Ok(true),
+    }
 }
 
 /// One drop, attributed; whether the outlet wants more.
@@ -277,7 +303,17 @@ fn give(
     stages: &mut Stages,
     outlet: &mut Outlet,
 ) -> std::io::Result<bool> {
-    let mut drop = stages.attributor.attribute(raw, time);
+    let drop = stages.attributor.judge(raw, time);
+    tell(drop, raw, stages, outlet)
+}
+
+fn tell(
+    mut drop: Drop,
+    raw: &RawDrop,
+    stages: &mut Stages,
+    outlet: &mut Outlet,
+) -> std::io::Result<bool> {
+    stages.attributor.correlate(&mut drop);
     drop.drop.programs = stages.tc.at(raw);
     outlet.accept(&drop, Some(raw))
 }

@@ -21,6 +21,14 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// A record longer than any of ours is cut; the decoder refuses it by its length.
+    pub(super) fn of(record: &[u8]) -> Self {
+        let length = record.len().min(RECORD_BYTES);
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[..length].copy_from_slice(&record[..length]);
+        Self { length, bytes }
+    }
+
     /// The record's bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
@@ -113,12 +121,7 @@ pub(super) fn bounded(records: usize) -> (Sender, Receiver, Waker) {
 
 impl Sender {
     /// Copies a record in.
-    ///
-    /// A record longer than any of ours is cut; the decoder refuses it by its length.
     pub(super) fn send(&self, record: &[u8]) -> Handed {
-        let length = record.len().min(RECORD_BYTES);
-        let mut bytes = [0; RECORD_BYTES];
-        bytes[..length].copy_from_slice(&record[..length]);
         if self.room.load(Ordering::Acquire) == 0 {
             // The other end has the only other hold of it.
             return if Arc::strong_count(&self.room) > 1 {
@@ -127,7 +130,7 @@ impl Sender {
                 Handed::Gone
             };
         }
-        let handed = self.put(Item::Record(Record { length, bytes }));
+        let handed = self.put(Item::Record(Record::of(record)));
         if handed == Handed::Taken {
             self.room.fetch_sub(1, Ordering::AcqRel);
         }

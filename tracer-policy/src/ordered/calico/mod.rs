@@ -23,7 +23,7 @@ pub(super) use read::{broken, plain_name, read};
 use selector::Selector;
 
 /// Whom a policy is about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Subject {
     /// Of a policy that is in one.
     pub(super) namespace: Option<String>,
@@ -47,7 +47,7 @@ impl Subject {
 }
 
 /// What a rule asks of a flow: all of it must hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Criteria {
     v6: Option<bool>,
     protocol: Option<Protocol>,
@@ -59,7 +59,7 @@ pub(super) struct Criteria {
 }
 
 /// What a rule asks of one end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Entity {
     nets: Option<Box<[IpNet]>>,
     not_nets: Box<[IpNet]>,
@@ -71,7 +71,7 @@ struct Entity {
     not_ports: Box<[PortNumber]>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 enum Scope {
     /// All, and what is in none.
     #[default]

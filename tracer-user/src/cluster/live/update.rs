@@ -135,13 +135,8 @@ impl Keeper {
     }
 
     fn put(&self, kind: Kind, object: Object, now: Timestamp, cluster: &mut Cluster) -> bool {
-        match object {
-            Object::Pod(pod) => cluster.succeed_pod(*pod, now),
-            other => {
-                if let Err(error) = other.apply(cluster) {
-                    tracing::warn!(%error, "an object is not as the API says");
-                }
-            }
+        if let Err(error) = object.succeed(cluster, now) {
+            tracing::warn!(%error, "an object is not as the API says");
         }
         if kind != Kind::Node {
             return false;
@@ -168,9 +163,5 @@ fn understood(kind: Kind, id: &ObjectRef, understood: bool, cluster: &mut Cluste
 
 fn take(kind: Kind, id: &ObjectRef, now: Timestamp, cluster: &mut Cluster) {
     understood(kind, id, true, cluster);
-    if kind == Kind::Pod {
-        cluster.retire_pod(id, now);
-    } else {
-        object::remove(kind, id, cluster);
-    }
+    object::retire(kind, id, cluster, now);
 }

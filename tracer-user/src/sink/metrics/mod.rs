@@ -203,17 +203,11 @@ impl Metrics {
                     );
                 }
             }
-            // conntrack's doing, or a matter of seconds: no quarrel between API and node.
-            PolicyVerdict::Allowed
-                if matches!(
-                    drop.class,
-                    Some(Class::ConntrackInvalid | Class::PolicyRace)
-                ) => {}
-            PolicyVerdict::Allowed => {
+            PolicyVerdict::Allowed if drop.is_disagreement() => {
                 self.disagreements
                     .add([direction, namespace, workload], drop.count);
             }
-            PolicyVerdict::Unknown => {}
+            PolicyVerdict::Allowed | PolicyVerdict::Unknown => {}
         }
     }
 
