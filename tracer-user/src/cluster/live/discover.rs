@@ -21,6 +21,9 @@ const AGAIN: Duration = Duration::from_mins(1);
 /// How long to wait before asking again where it did not say, at first; and at the least.
 const SOON: Duration = Duration::from_millis(500);
 
+/// What is unread where the server does not say what it offers.
+const GROUPS: &str = "API groups";
+
 /// What is followed, and by whom.
 struct Followed {
     version: String,
@@ -55,6 +58,7 @@ impl Discovery {
     pub(super) async fn run(mut self) {
         let (missing, mut missed) = mpsc::channel(Kind::ALL.len());
         let mut pause = SOON;
+        let mut back = self.link.back();
         loop {
             let asked = {
                 let known = |kind| {
@@ -66,6 +70,7 @@ impl Discovery {
             let next = match asked {
                 Ok(offers) => {
                     self.doubted.clear();
+                    self.status.absent(GROUPS);
                     for (kind, offer) in offers {
                         self.take(kind, offer, &missing).await;
                     }
@@ -81,7 +86,7 @@ impl Discovery {
             };
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
-                () = self.link.back() => {}
+                Ok(()) = back.changed() => {}
                 Some(kind) = missed.recv() => {
                     self.doubted.insert(kind);
                     // A CRD that goes takes its group with it a moment later.
@@ -160,7 +165,7 @@ impl Discovery {
             kube::Error::Api(answer) if answer.code == 401 => self.link.doubt(),
             kube::Error::Api(answer) if answer.code < 500 && self.followed.is_empty() => {
                 let problem = answer.message.clone();
-                if self.status.unread("API groups", problem.clone()) {
+                if self.status.unread(GROUPS, problem.clone()) {
                     tracing::warn!(
                         problem,
                         "what the API server offers may not be listed: addresses only; grant it (ClusterRole \

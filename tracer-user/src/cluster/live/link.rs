@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,8 @@ pub(super) struct Link {
     found: Option<Found>,
     /// Somebody doubts that the server takes us.
     doubted: Notify,
-    /// The server takes us again.
-    back: Notify,
+    /// The server takes us again: for how long it had not.
+    back: watch::Sender<Duration>,
 }
 
 impl Link {
@@ -41,7 +41,7 @@ impl Link {
             url,
             found,
             doubted: Notify::new(),
-            back: Notify::new(),
+            back: watch::Sender::default(),
         }
     }
 
@@ -60,9 +60,9 @@ impl Link {
         self.doubted.notify_one();
     }
 
-    /// Returns once the server answers again after it had not, or had refused us.
-    pub(super) async fn back(&self) {
-        self.back.notified().await;
+    /// Changes when the server answers again after it had not, or had refused us, to how long that was.
+    pub(super) fn back(&self) -> watch::Receiver<Duration> {
+        self.back.subscribe()
     }
 
     /// Reads the configuration again: a kubeconfig may have been renewed, and a service account's token,
@@ -112,9 +112,9 @@ impl Link {
     }
 
     fn answered(&self, status: &Status) {
-        if status.answered(Timestamp::now()) {
+        if let Some(away) = status.answered(Timestamp::now()) {
             tracing::info!(server = self.url, "the API server answers again");
-            self.back.notify_waiters();
+            self.back.send_replace(away);
         }
     }
 

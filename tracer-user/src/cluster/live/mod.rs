@@ -8,6 +8,7 @@ mod discover;
 mod follow;
 mod link;
 mod list;
+mod pause;
 mod resources;
 mod snapshot;
 mod status;

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body as Answer;
 use axum::http::{Request, Response};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use kube::Client;
 use kube::client::Body;
@@ -20,17 +22,17 @@ use super::*;
 use crate::cluster::Kind;
 
 /// What a path answers: status and body. `PATH#TOKEN`: when asked to continue there; `PATH#whole`: when
-/// asked for no pages.
+/// asked for no pages; `PATH#watch`: when watched, one event or a refusal.
 type Answers = BTreeMap<String, (u16, Value)>;
 
-/// What the server says; a watch never says anything.
-#[derive(Clone)]
-struct Server(Arc<Mutex<Answers>>);
+/// What the server says; a watch says no more than its first event, and does not end.
+#[derive(Clone, Default)]
+struct Server(Arc<Mutex<Answers>>, Arc<Mutex<Vec<String>>>);
 
 impl Server {
     /// One that serves core and NetworkPolicies, all empty.
     fn new() -> Self {
-        let server = Self(Arc::default());
+        let server = Self::default();
         server.say("/version", 200, version());
         server.say(
             "/apis",
@@ -59,6 +61,35 @@ impl Server {
         self.say(path, status, refusal(status));
     }
 
+    /// Says nothing in particular any more.
+    fn unsay(&self, path: &str) {
+        self.0.lock().unwrap().remove(path);
+    }
+
+    /// How often a path was asked for whole, or watched, since this was asked last.
+    fn asked(&self, path: &str) -> (usize, usize) {
+        let log = std::mem::take(&mut *self.1.lock().unwrap());
+        let own = |uri: &&String| uri.split('?').next() == Some(path);
+        let (watches, lists): (Vec<_>, Vec<_>) = log
+            .iter()
+            .filter(own)
+            .partition(|uri| uri.contains("watch=true"));
+        (lists.len(), watches.len())
+    }
+
+    fn watch(&self, uri: &str) -> (u16, Answer) {
+        let answers = self.0.lock().unwrap();
+        let path = uri.split('?').next().unwrap_or_default();
+        let answer = answers
+            .get("*")
+            .or_else(|| answers.get(&format!("{path}#watch")));
+        match answer {
+            Some((status, event)) if *status == 200 => (200, endless(Some(event))),
+            Some((status, refusal)) => (*status, Answer::from(refusal.to_string())),
+            None => (200, endless(None)),
+        }
+    }
+
     fn answer(&self, uri: &str) -> (u16, Value) {
         let answers = self.0.lock().unwrap();
         let path = uri.split('?').next().unwrap_or_default();
@@ -80,17 +111,25 @@ impl Server {
             let own = own.clone();
             async move {
                 let uri = request.uri().to_string();
-                if uri.contains("watch=true") {
-                    std::future::pending::<()>().await;
-                }
-                let (status, body) = own.answer(&uri);
-                Response::builder()
-                    .status(status)
-                    .body(Body::from(body.to_string().into_bytes()))
+                own.1.lock().unwrap().push(uri.clone());
+                let (status, body) = if uri.contains("watch=true") {
+                    own.watch(&uri)
+                } else {
+                    let (status, body) = own.answer(&uri);
+                    (status, Answer::from(body.to_string()))
+                };
+                Response::builder().status(status).body(body)
             }
         });
         Client::new(service, "default")
     }
+}
+
+/// A stream that says one thing, if any.
+fn endless(event: Option<&Value>) -> Answer {
+    let said = event.map(|event| Ok::<_, std::io::Error>(format!("{event}\n")));
+    let stream = futures_util::stream::iter(said).chain(futures_util::stream::pending());
+    Answer::from_stream(stream)
 }
 
 const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
@@ -164,6 +203,24 @@ impl Followed {
         }
     }
 
+    /// Applies what comes for a while, and checks that it is so all the time.
+    async fn for_secs(&mut self, secs: u64, what: &str, so: impl Fn(&Self) -> bool) {
+        let end = tokio::time::Instant::now() + Duration::from_secs(secs);
+        while tokio::time::Instant::now() < end {
+            let next = tokio::time::timeout(Duration::from_secs(1), self.updates.receiver.recv());
+            if let Ok(Some(update)) = next.await {
+                self.apply(update);
+            }
+            assert!(so(self), "not {what}: {:?}", self.updates.status.health());
+        }
+    }
+
+    fn policies(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.cluster.policies().map(|own| own.id().name()).collect();
+        names.sort_unstable();
+        names
+    }
+
     fn apply(&mut self, update: Update) {
         if let Update::Apply(kind, ..) = &update {
             self.applied.insert(kind.name());
@@ -215,7 +272,7 @@ async fn credentials_that_expire_are_said_and_taken_again() {
     followed.until("refused", refused).await;
     let said = followed.updates.status.to_string();
     assert!(said.contains("does not take our credentials"), "{said}");
-    server.0.lock().unwrap().remove("*");
+    server.unsay("*");
     followed
         .until("synced again", |own| own.health().is_synced())
         .await;
@@ -315,4 +372,183 @@ async fn a_list_whose_moment_is_forgotten_begins_anew() {
     server.say(&format!("{POLICIES}#whole"), 200, list(&both, None));
     let loaded = list_over(server.client()).await.unwrap();
     assert_eq!(loaded.used.get("NetworkPolicy"), Some(&2), "none twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_whose_moment_is_forgotten_lists_anew() {
+    let server = Server::new();
+    let watched = format!("{POLICIES}#watch");
+    server.say(POLICIES, 200, list(&[closed("a")], None));
+    // At the start of the watch, and in the midst of it.
+    let gone = json!({"type": "ERROR", "object": refusal(410)});
+    for (status, answer) in [(410, refusal(410)), (200, gone)] {
+        server.say(&watched, status, answer);
+        let mut followed = Followed::new(&server);
+        followed.until("read", |own| own.policies() == ["a"]).await;
+        server.say(POLICIES, 200, list(&[closed("b"), closed("c")], None));
+        followed
+            .until("read anew", |own| own.policies() == ["b", "c"])
+            .await;
+        server.asked(POLICIES);
+        followed.for_secs(60, "followed", |_| true).await;
+        let (lists, _) = server.asked(POLICIES);
+        assert!((10..=30).contains(&lists), "{lists} lists in a minute");
+        server.unsay(&watched);
+        followed
+            .until("synced", |own| own.health().is_synced())
+            .await;
+        server.say(POLICIES, 200, list(&[closed("a")], None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_listed_but_not_watched_is_unknown_until_it_may() {
+    let server = Server::new();
+    let watched = format!("{POLICIES}#watch");
+    server.say(POLICIES, 200, list(&[closed("deny")], None));
+    server.refuse(&watched, 403);
+    let mut followed = Followed::new(&server);
+    let partial = Health::Partial(vec!["networkpolicies.networking.k8s.io".to_owned()]);
+    followed
+        .until("partial", |own| own.health() == partial)
+        .await;
+    let unread = |own: &Followed| own.cluster.unread(Decides::Policies).count();
+    followed.until("unread", |own| unread(own) == 1).await;
+    server.asked(POLICIES);
+    followed
+        .for_secs(300, "partial", |own| {
+            own.health() == partial && unread(own) == 1
+        })
+        .await;
+    let (lists, watches) = server.asked(POLICIES);
+    assert!((8..=25).contains(&lists), "{lists} lists in five minutes");
+    assert_eq!(lists, watches);
+
+    server.unsay(&watched);
+    followed
+        .until("synced", |own| own.health().is_synced())
+        .await;
+    followed.until("read", |own| unread(own) == 0).await;
+    assert_eq!(followed.policies(), ["deny"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_for_long_leaves_the_state_behind() {
+    for status in [429, 503] {
+        let server = Server::new();
+        server.say(POLICIES, 200, list(&[closed("deny")], None));
+        server.refuse(&format!("{POLICIES}#watch"), status);
+        let mut followed = Followed::new(&server);
+        followed
+            .until("synced", |own| own.health().is_synced())
+            .await;
+        followed
+            .until("behind", |own| {
+                matches!(own.health(), Health::Behind { .. })
+            })
+            .await;
+        let said = followed.updates.status.to_string();
+        let refused = format!("(refused with {status})");
+        assert!(
+            said.contains("networkpolicies.networking.k8s.io") && said.contains(&refused),
+            "{said}"
+        );
+        assert!(followed.updates.status.as_of().is_some());
+        assert_eq!(
+            followed.cluster.unread(Decides::Policies).count(),
+            0,
+            "merely old"
+        );
+        server.asked(POLICIES);
+        let behind = |own: &Followed| !own.health().is_synced();
+        followed.for_secs(60, "behind", behind).await;
+        let (lists, watches) = server.asked(POLICIES);
+        assert_eq!(lists, 0, "it is listed");
+        assert!(
+            (10..=30).contains(&watches),
+            "{watches} attempts in a minute"
+        );
+        server.unsay(&format!("{POLICIES}#watch"));
+        let since = tokio::time::Instant::now();
+        followed
+            .until("synced", |own| own.health().is_synced())
+            .await;
+        assert!(
+            since.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            since.elapsed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_back_makes_nothing_current_by_itself() {
+    let server = Server::new();
+    server.say(POLICIES, 200, list(&[closed("old")], None));
+    let mut followed = Followed::new(&server);
+    followed
+        .until("synced", |own| own.health().is_synced())
+        .await;
+    // The connections that watch die without a word: the streams go on to say nothing.
+    server.refuse("/version", 500);
+    let stale = |own: &Followed| matches!(own.health(), Health::Stale { .. });
+    followed.until("stale", stale).await;
+    followed.for_secs(90, "stale", stale).await;
+    server.say(POLICIES, 200, list(&[closed("new")], None));
+    server.refuse(&format!("{POLICIES}#watch"), 503);
+    server.say("/version", 200, version());
+    followed.until("no longer stale", |own| !stale(own)).await;
+    assert_eq!(followed.health(), Health::Starting);
+    let since = tokio::time::Instant::now();
+    followed
+        .until("listed anew", |own| own.policies() == ["new"])
+        .await;
+    assert!(
+        since.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        since.elapsed()
+    );
+    followed
+        .until("behind", |own| {
+            matches!(own.health(), Health::Behind { .. })
+        })
+        .await;
+    server.unsay(&format!("{POLICIES}#watch"));
+    followed
+        .until("synced", |own| own.health().is_synced())
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_absence_lists_nothing_anew() {
+    let server = Server::new();
+    let mut followed = Followed::new(&server);
+    followed
+        .until("synced", |own| own.health().is_synced())
+        .await;
+    server.refuse("/version", 500);
+    followed
+        .until("stale", |own| matches!(own.health(), Health::Stale { .. }))
+        .await;
+    server.asked(POLICIES);
+    server.say("/version", 200, version());
+    followed
+        .until("synced", |own| own.health().is_synced())
+        .await;
+    assert_eq!(server.asked(POLICIES), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_offers_may_be_refused_at_first() {
+    let server = Server::new();
+    server.refuse("/apis", 403);
+    let mut followed = Followed::new(&server);
+    let partial = Health::Partial(vec!["API groups".to_owned()]);
+    followed
+        .until("partial", |own| own.health() == partial)
+        .await;
+    server.say("/apis", 200, json!({"groups": []}));
+    followed
+        .until("synced", |own| own.health().is_synced())
+        .await;
 }

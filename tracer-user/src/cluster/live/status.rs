@@ -3,9 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use tracer_policy::model::ObjectRef;
+
+/// A resource that has not been followed for longer than this is not current.
+const BEHIND: Duration = Duration::from_secs(30);
 
 /// What is known of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +19,8 @@ enum State {
     Listing,
     /// Listed whole, and followed.
     Synced,
+    /// Listed whole, and to be followed again: the server was away.
+    Resuming,
     /// It cannot be read, and why: mostly, we may not.
     Unread(String),
 }
@@ -27,6 +34,14 @@ enum Trouble {
     Refused,
 }
 
+/// Since when a resource cannot be followed.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    time: Timestamp,
+    problem: String,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     resources: BTreeMap<String, State>,
@@ -35,6 +50,10 @@ struct Inner {
     /// The last time the server answered.
     answered: Option<Timestamp>,
     trouble: Option<(Trouble, String)>,
+    /// When the trouble began.
+    troubled: Option<Instant>,
+    /// Resources that cannot be followed for now.
+    failing: BTreeMap<String, Failing>,
     /// When the state was written that is worked from until all is listed.
     snapshot: Option<Timestamp>,
 }
@@ -62,6 +81,15 @@ pub enum Health {
         /// When it last did, if it ever did.
         since: Option<Timestamp>,
         /// What it says.
+        problem: String,
+    },
+    /// The server answers, but this resource has not been followed since.
+    Behind {
+        /// Which.
+        resource: String,
+        /// Until when it was.
+        since: Timestamp,
+        /// Why not.
         problem: String,
     },
     /// Some resources cannot be read.
@@ -123,6 +151,14 @@ impl fmt::Display for Health {
                     None => Ok(()),
                 }
             }
+            Self::Behind {
+                resource,
+                since,
+                problem,
+            } => write!(
+                f,
+                "{resource} cannot be followed since {since:.0} ({problem}); working from what was known then"
+            ),
             Self::Partial(resources) => write!(
                 f,
                 "cannot list {}: grant it, see deploy/; verdicts that hang on it are unknown",
@@ -149,6 +185,20 @@ impl fmt::Display for Status {
     }
 }
 
+impl Inner {
+    /// What was listed once and has not been followed for longest, where that is for too long.
+    fn behind(&self) -> Option<(&String, &Failing)> {
+        let was_listed = |resource: &String| {
+            let state = self.resources.get(resource);
+            matches!(state, Some(State::Synced | State::Resuming))
+        };
+        self.failing
+            .iter()
+            .filter(|(resource, failing)| failing.since.elapsed() > BEHIND && was_listed(resource))
+            .min_by_key(|(_, failing)| failing.since)
+    }
+}
+
 impl Status {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Whoever panicked while holding it left plain facts.
@@ -166,15 +216,39 @@ impl Status {
     }
 
     pub(super) fn synced(&self, resource: &str) {
-        self.inner()
-            .resources
-            .insert(resource.to_owned(), State::Synced);
+        let mut inner = self.inner();
+        inner.failing.remove(resource);
+        inner.resources.insert(resource.to_owned(), State::Synced);
+    }
+
+    /// Its changes come.
+    pub(super) fn followed(&self, resource: &str) {
+        let mut inner = self.inner();
+        inner.failing.remove(resource);
+        if let Some(state) = inner.resources.get_mut(resource)
+            && *state == State::Resuming
+        {
+            *state = State::Synced;
+        }
+    }
+
+    /// Its changes do not come, from `now` if they came before.
+    pub(super) fn failing(&self, resource: &str, problem: String, now: Timestamp) {
+        let mut inner = self.inner();
+        let failing = inner.failing.entry(resource.to_owned());
+        let failing = failing.or_insert_with(|| Failing {
+            since: Instant::now(),
+            time: now,
+            problem: String::new(),
+        });
+        failing.problem = problem;
     }
 
     /// There is no such resource, or no longer.
     pub(super) fn absent(&self, resource: &str) {
         let mut inner = self.inner();
         inner.resources.remove(resource);
+        inner.failing.remove(resource);
         inner.unreadable.retain(|(own, _)| own != resource);
     }
 
@@ -213,11 +287,18 @@ impl Status {
         self.inner().unreadable.len()
     }
 
-    /// The server answered; whether it had been silent or had refused us.
-    pub(super) fn answered(&self, now: Timestamp) -> bool {
+    /// The server answered; for how long it had been silent or had refused us, where it had. What was followed
+    /// before is not yet again.
+    pub(super) fn answered(&self, now: Timestamp) -> Option<Duration> {
         let mut inner = self.inner();
         inner.answered = Some(now);
-        inner.trouble.take().is_some()
+        inner.trouble.take()?;
+        for state in inner.resources.values_mut() {
+            if *state == State::Synced {
+                *state = State::Resuming;
+            }
+        }
+        inner.troubled.take().map(|since| since.elapsed())
     }
 
     /// The server did not answer; whether this is news.
@@ -231,7 +312,9 @@ impl Status {
     }
 
     fn trouble(&self, trouble: Trouble, problem: String) -> bool {
-        let before = self.inner().trouble.replace((trouble, problem));
+        let mut inner = self.inner();
+        inner.troubled.get_or_insert_with(Instant::now);
+        let before = inner.trouble.replace((trouble, problem));
         before.is_none_or(|(before, _)| before != trouble)
     }
 
@@ -248,7 +331,9 @@ impl Status {
     /// From when the state is, where it is not current and this is known.
     pub fn as_of(&self) -> Option<AsOf> {
         let inner = self.inner();
+        let behind = inner.behind().map(|(_, failing)| failing.time);
         let answered = inner.answered.filter(|_| inner.trouble.is_some());
+        let answered = behind.or(answered);
         inner
             .snapshot
             .map(AsOf::Snapshot)
@@ -258,7 +343,8 @@ impl Status {
     /// Until when the cluster was followed: by us, or by whom the snapshot is of.
     pub fn followed_until(&self) -> Option<Timestamp> {
         let inner = self.inner();
-        inner.snapshot.or(inner.answered)
+        let behind = inner.behind().map(|(_, failing)| failing.time);
+        inner.snapshot.or(behind).or(inner.answered)
     }
 
     /// Whether the server is silent or refuses us.
@@ -285,8 +371,15 @@ impl Status {
             }
             None => {}
         }
-        let states = || inner.resources.values();
-        if inner.resources.is_empty() || states().any(|state| *state == State::Listing) {
+        if let Some((resource, failing)) = inner.behind() {
+            return Health::Behind {
+                resource: resource.clone(),
+                since: failing.time,
+                problem: failing.problem.clone(),
+            };
+        }
+        let begins = |state: &State| matches!(state, State::Listing | State::Resuming);
+        if inner.resources.is_empty() || inner.resources.values().any(begins) {
             return Health::Starting;
         }
         let unread: Vec<_> = inner

@@ -118,11 +118,14 @@ fn health_says_what_is_missing_and_since_when() {
     assert!(!status.unread("nodes", "no".into()), "said once");
     assert_eq!(status.health(), Health::Partial(vec!["nodes".into()]));
     status.synced("nodes");
-    assert!(!status.answered(at(5)));
+    assert!(status.answered(at(5)).is_none());
     assert!(status.silent("refused".into()));
     assert!(!status.silent("refused".into()), "said once");
     let text = status.health().to_string();
     assert!(text.contains("1970-01-12T13:46:45Z (refused)"), "{text}");
-    assert!(status.answered(at(20)));
+    assert!(status.answered(at(20)).is_some());
+    assert_eq!(status.health(), Health::Starting, "nothing came yet");
+    status.followed("pods");
+    status.followed("nodes");
     assert!(status.health().is_synced());
 }
