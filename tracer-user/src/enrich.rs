@@ -36,7 +36,7 @@ impl PodRanges {
 pub enum Known {
     /// Yes.
     Yes,
-    /// It is out of a pod range, and no pod that is held has it: newer than the state, or gone.
+    /// It is out of a pod range or near other pods', and no pod that is held has it: newer than the state, or gone.
     Unheld,
     /// Nobody known has it, and those who may could not be read.
     Unread,
@@ -52,7 +52,7 @@ impl Known {
             Self::Nobodys
         } else if cluster.unread(Decides::Ends).next().is_some() {
             Self::Unread
-        } else if ranges.contain(ip.to_canonical()) {
+        } else if ranges.contain(ip.to_canonical()) || cluster.is_among_pods(ip) {
             Self::Unheld
         } else {
             Self::Yes

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod api_calls;
+mod blocks;
 mod dataplane;
 mod former;
 mod history;
@@ -41,6 +42,7 @@ pub struct Cluster {
     pods: Vec<Option<Arc<PodEntry>>>,
     free: Vec<PodId>,
     pods_by_ip: HashMap<IpAddr, Vec<PodId>>,
+    pod_blocks: blocks::Blocks,
     pods_by_node: HashMap<String, BTreeSet<PodId>>,
     nodes: BTreeMap<String, Arc<Node>>,
     nodes_by_ip: HashMap<IpAddr, Vec<String>>,

@@ -134,9 +134,11 @@ impl Cluster {
         let (was, is) = (owned(old), owned(new));
         for ip in was.iter().filter(|ip| !is.contains(ip)) {
             unlink(&mut self.pods_by_ip, ip, &id);
+            self.pod_blocks.remove(*ip);
         }
         for ip in is.iter().filter(|ip| !was.contains(ip)) {
             self.pods_by_ip.entry(*ip).or_default().push(id);
+            self.pod_blocks.add(*ip);
         }
         if let Some(node) = old.and_then(|e| e.pod.node.as_ref())
             && let Some(ids) = self.pods_by_node.get_mut(node)
