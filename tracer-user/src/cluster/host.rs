@@ -26,8 +26,8 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// Adds `addresses` to node `name`, which is made up where the cluster does not know it, so that
-/// traffic from this host is never taken for a stranger's.
+/// Gives node `name` these `addresses` of the host's, and none it had of it before. It is made up where the
+/// cluster does not know it, so that traffic from this host is never taken for a stranger's.
 pub fn merge(cluster: &mut Cluster, name: &str, addresses: &[IpAddr]) {
     let mut node = cluster.node(name).cloned().unwrap_or_else(|| Node {
         name: name.to_owned(),
@@ -36,9 +36,13 @@ pub fn merge(cluster: &mut Cluster, name: &str, addresses: &[IpAddr]) {
         pod_cidrs: Vec::new(),
         control_plane: false,
     });
+    node.addresses
+        .retain(|address| address.kind != NodeAddressKind::Host);
+    cluster.remove_node(name);
     for ip in addresses {
         // An address that another object has already is not taken away from it.
-        if cluster.node_at(*ip).is_none() && !is_link_local(*ip) {
+        let is_own = || node.addresses.iter().any(|own| own.ip == *ip);
+        if cluster.node_at(*ip).is_none() && !is_own() && !is_link_local(*ip) {
             node.add_address(*ip, NodeAddressKind::Host);
         }
     }

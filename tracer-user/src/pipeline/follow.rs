@@ -8,6 +8,7 @@ use super::Stages;
 use super::outlet::Outlet;
 use super::waiting::{Held, Released, Waiting};
 use crate::attribute::Attributor;
+use crate::cluster::host;
 use crate::cluster::live::{Keeper, Updates};
 use crate::decode::RawDrop;
 
@@ -65,6 +66,12 @@ impl Following {
         }
         if Instant::now() >= self.tidy {
             attributor.cluster_mut().forget_gone(now);
+            // An address is given to an interface at any time. What cannot be read is as it was.
+            if let Ok(addresses) = host::addresses()
+                && self.keeper.host_has(addresses, attributor.cluster_mut())
+            {
+                attributor.nodes_changed();
+            }
             self.tidy = Instant::now() + TIDY;
             // Who is not known any more may only be out of sight.
             if self.keeper.is_whole() && self.updates.status.health().is_synced() {

@@ -107,6 +107,26 @@ fn the_hosts_own_addresses_outlive_a_change_of_its_node() {
 }
 
 #[test]
+fn an_address_that_the_host_gives_up_is_its_no_more() {
+    let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let mut keeper = Keeper::new("node-a".into(), ips(&["10.42.0.1", "192.0.2.1"]));
+    let mut cluster = Cluster::new();
+    let node = apply(
+        Kind::Node,
+        json!({"metadata": {"name": "node-a"}, "spec": {},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}}),
+    );
+    keeper.apply(node, at(0), &mut cluster);
+    assert!(!keeper.host_has(ips(&["10.42.0.1", "192.0.2.1"]), &mut cluster));
+    assert!(keeper.host_has(ips(&["10.42.0.2"]), &mut cluster));
+    let owners = ["10.42.0.1", "10.42.0.2", "192.0.2.1"].map(|ip| owner(&cluster, ip, 1));
+    assert_eq!(owners, ["nobody", "node-a", "node-a"]);
+    // An address stays whose it is.
+    assert!(keeper.host_has(ips(&["10.42.0.2", "10.42.0.3"]), &mut cluster));
+    assert_eq!(owner(&cluster, "10.42.0.2", 1), "node-a");
+}
+
+#[test]
 fn health_says_what_is_missing_and_since_when() {
     let status = Status::default();
     assert_eq!(status.health(), Health::Starting);

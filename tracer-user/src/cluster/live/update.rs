@@ -52,6 +52,19 @@ impl Keeper {
         }
     }
 
+    /// The host's addresses as they are now; whether they are others.
+    pub fn host_has(&mut self, now: Vec<IpAddr>, cluster: &mut Cluster) -> bool {
+        let Some((node, addresses)) = &mut self.host else {
+            return false;
+        };
+        if *addresses == now {
+            return false;
+        }
+        *addresses = now;
+        host::merge(cluster, node, addresses);
+        true
+    }
+
     /// Which kinds are to be listed before the state is whole.
     pub fn expect(&mut self, kinds: impl IntoIterator<Item = Kind>) {
         self.expected.extend(kinds);
