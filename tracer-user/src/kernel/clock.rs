@@ -17,8 +17,8 @@ const SAMPLES: usize = 5;
 pub struct Clock {
     offset_ns: i128,
     compared_ns: i128,
-    /// How far it was set ahead since that was asked for.
-    step_ns: i128,
+    /// How far it was set ahead since that was asked for, in nanoseconds.
+    unasked: i128,
 }
 
 impl Clock {
@@ -28,7 +28,7 @@ impl Clock {
         Self {
             offset_ns,
             compared_ns,
-            step_ns: 0,
+            unasked: 0,
         }
     }
 
@@ -39,7 +39,7 @@ impl Clock {
 
     /// How far it was set, ahead or back, since this was asked last: times that it told before are off by that.
     pub fn take_step(&mut self) -> Option<SignedDuration> {
-        let step_ns = std::mem::take(&mut self.step_ns);
+        let step_ns = std::mem::take(&mut self.unasked);
         SignedDuration::try_from_nanos_i128(step_ns).filter(|step| !step.is_zero())
     }
 
@@ -65,7 +65,7 @@ impl Clock {
         let step_ns = offset_ns - self.offset_ns;
         if step_ns.abs() > STEP_NS {
             self.offset_ns = offset_ns;
-            self.step_ns += step_ns;
+            self.unasked += step_ns;
         }
         self.compared_ns = compared_ns;
     }
@@ -132,7 +132,7 @@ mod tests {
         Clock {
             offset_ns: 1_700_000_000_000_000_000,
             compared_ns: 5_000_000_000,
-            step_ns: 0,
+            unasked: 0,
         }
     }
 

@@ -17,9 +17,10 @@ pub use ledger::{Ledger, Past};
 pub use outlet::{Outcome, Outlet};
 pub use queue::Waker;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
+use std::mem::{self, Discriminant};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use waiting::{Held, Released};
 
 use crate::attribute::Attributor;
-use crate::decode::{Decoder, RawDrop};
+use crate::decode::{DecodeError, Decoder, RawDrop};
 use crate::kernel::{Capture, Clock, Marks, TcPrograms};
 use crate::record::Drop;
 
@@ -36,12 +37,28 @@ use crate::record::Drop;
 #[derive(Debug, Default)]
 pub struct Losses {
     decode: AtomicU64,
+    /// What of it was said already.
+    said: Mutex<HashSet<Discriminant<DecodeError>>>,
 }
 
 impl Losses {
     /// Records that could not be decoded.
     pub fn decode(&self) -> u64 {
         self.decode.load(Ordering::Relaxed)
+    }
+
+    /// One more; the first of its kind is said.
+    fn undecoded(&self, error: &DecodeError) {
+        self.decode.fetch_add(1, Ordering::Relaxed);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.insert(mem::discriminant(error)) {
+            tracing::warn!(
+                %error,
+                "a record from the kernel could not be decoded; others like it are counted (tracer_events_lost_total)"
+            );
+        } else {
+            tracing::debug!(%error, "a record from the kernel could not be decoded");
+        }
     }
 
     /// Goes on from what an earlier process has counted.
@@ -262,8 +279,7 @@ fn take(
     let raw = match stages.decoder.decode(record.bytes()) {
         Ok(raw) => raw,
         Err(error) => {
-            losses.decode.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%error, "a record from the kernel could not be decoded");
+            losses.undecoded(&error);
             return Ok(true);
         }
     };
