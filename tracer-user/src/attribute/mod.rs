@@ -27,6 +27,8 @@ pub struct Attributor {
     correlator: Correlator,
     /// Whether the cluster is whole enough to be asked.
     known: bool,
+    /// Whether it changes as the real one does.
+    live: bool,
 }
 
 impl Attributor {
@@ -39,6 +41,16 @@ impl Attributor {
             ranges,
             correlator: Correlator::default(),
             known: true,
+            live: false,
+        }
+    }
+
+    /// Over a cluster that is followed: from `cluster`, which is `known` where it is worth being asked.
+    pub fn live(node: String, cluster: Cluster, known: bool) -> Self {
+        Self {
+            known,
+            live: true,
+            ..Self::new(node, Some(Arc::new(cluster)))
         }
     }
 
@@ -141,7 +153,7 @@ impl Attributor {
         drop.class = class;
         drop.probe = probe.map(probe_info);
         drop.symptom = classify::symptom(flow, raw.action, class, probe);
-        drop.hint = classify::hint(&ends, class, explained.as_ref(), cluster)
+        drop.hint = classify::hint(&ends, class, explained.as_ref(), cluster, self.live)
             .or_else(|| inner::hint(raw, flow));
         let policy = explained.map(|explained| explained.policy);
         drop.direction = policy.as_ref().and_then(|policy| policy.direction);

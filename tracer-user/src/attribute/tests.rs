@@ -439,6 +439,41 @@ fn an_address_of_the_pods_range_that_no_pod_has_is_nobodys_fault() {
 }
 
 #[test]
+fn who_follows_the_cluster_is_not_told_to_refresh_it() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/incident.yaml");
+    let cluster = crate::cluster::load(&file).unwrap().cluster;
+    let mut live = Attributor::live("node-a".into(), cluster, true);
+    let mut given = attributor();
+    let flow = || tcp(("10.42.1.77", 40000), ("10.42.1.10", 8200), SYN);
+    for (attributor, refresh) in [(&mut live, false), (&mut given, true)] {
+        let drop = attributor.attribute(&raw(flow(), Hook::TcEgress), Timestamp::UNIX_EPOCH);
+        let hint = drop.hint.unwrap();
+        assert_eq!(hint.contains("refresh --cluster"), refresh, "{hint}");
+    }
+}
+
+#[test]
+fn a_pod_out_of_a_pool_that_no_node_names_is_resolved_late_too() {
+    let text = "apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Node, metadata: {name: node-a}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: n}, status: {podIP: 172.16.5.65, phase: Running}}
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cluster.yaml");
+    std::fs::write(&file, text).unwrap();
+    let cluster = Arc::new(crate::cluster::load(&file).unwrap().cluster);
+    let attributor = Attributor::new("node-a".into(), Some(cluster));
+    let known = |from: &str| {
+        let flow = tcp((from, 40000), ("172.16.5.65", 80), SYN);
+        attributor.knows(&raw(flow, Hook::TcEgress), Timestamp::UNIX_EPOCH)
+    };
+    assert!(!known("172.16.5.66"));
+    assert!(known("172.16.6.66") && known("192.0.2.7"));
+}
+
+#[test]
 fn addresses_that_everyone_has_are_no_strangers() {
     let drop = drop_of(
         tcp(("127.0.0.1", 40000), ("127.0.0.1", 8200), SYN),

@@ -11,12 +11,13 @@ use crate::enrich::{Ends, Known};
 use crate::explain::Explanation;
 use crate::record::{Class, Direction, PolicyVerdict};
 
-/// What to do about a drop, right for its class.
+/// What to do about a drop, right for its class. `live`: the cluster is followed, so that nobody need refresh it.
 pub fn hint(
     ends: &Ends<'_>,
     class: Option<Class>,
     explained: Option<&Explanation>,
     cluster: &Cluster,
+    live: bool,
 ) -> Option<String> {
     match class {
         Some(Class::CloudMetadata) => {
@@ -55,8 +56,13 @@ pub fn hint(
         (ends.destination_known, ends.flow.destination),
     ];
     if let Some((_, ip)) = unheld.iter().find(|(known, _)| *known == Known::Unheld) {
+        let what = if live {
+            "its pod came or went just then, or there is none"
+        } else {
+            "refresh --cluster"
+        };
         return Some(format!(
-            "no pod known here has {ip}, an address of the pods' range: refresh --cluster"
+            "no pod known here has {ip}, an address of the pods' range: {what}"
         ));
     }
     match policy.verdict {

@@ -179,8 +179,7 @@ impl ForCapture {
                     .await
                     .map_err(|error| Error::Environment(error.to_string()))?;
                 let state = State::Live(updates.status.clone());
-                let mut attributor = Attributor::new(name, Some(Arc::new(cluster)));
-                attributor.set_known(as_of.is_some());
+                let attributor = Attributor::live(name, cluster, as_of.is_some());
                 if let Some(as_of) = as_of {
                     updates.status.started_from_snapshot(as_of);
                 }
