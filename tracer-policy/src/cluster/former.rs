@@ -181,7 +181,7 @@ impl Cluster {
     }
 
     /// Of a pod that is there, or that was until of late.
-    fn entry_of(&self, pod: &Pod) -> Option<&PodEntry> {
+    pub(super) fn entry_of(&self, pod: &Pod) -> Option<&PodEntry> {
         self.pod_entry(&pod.id.namespace, &pod.id.name)
             .filter(|entry| entry.pod.uid == pod.uid)
             .or_else(|| self.history.entry_of(pod))

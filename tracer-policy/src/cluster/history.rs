@@ -110,6 +110,12 @@ impl Cluster {
         }
     }
 
+    /// When a pod started, by the clock of its node; but not after it was known here.
+    pub fn started(&self, pod: &Pod) -> Option<Timestamp> {
+        self.entry_of(pod)
+            .map_or(pod.started, |entry| entry.since())
+    }
+
     /// Whether who [`Cluster::owner_at`] names gave the address up before `time`, and nobody is known to have it
     /// since: maybe the next one is not known yet.
     pub fn is_leftover(&self, ip: IpAddr, time: Timestamp) -> bool {
@@ -308,6 +314,8 @@ mod tests {
             assert_eq!(owner_as(role, &cluster, 12), "new-3600");
             assert_eq!(owner_as(role, &cluster, 20), "new-3600");
         }
+        let started = cluster.pod("n", "new").and_then(|pod| cluster.started(pod));
+        assert_eq!(started, Some(at(12)));
         // Its next form tells nothing new of its address.
         cluster.succeed_pod(pod("new", 3600), at(500));
         assert_eq!(owner(&cluster, 20), "new-3600");

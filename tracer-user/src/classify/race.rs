@@ -23,7 +23,7 @@ pub fn race(ends: &Ends<'_>, cluster: &Cluster) -> Option<String> {
         // A drop may come up to a second "before" what is kept to the second.
         (age >= SignedDuration::from_secs(-1) && age < limit).then(|| age.as_secs().max(0))
     };
-    let young_pod = pods().find_map(|pod| Some((pod, age(pod.started?, POD)?)));
+    let young_pod = pods().find_map(|pod| Some((pod, age(cluster.started(pod)?, POD)?)));
     if let Some((pod, seconds)) = young_pod {
         return Some(format!(
             "pod {} was started {seconds} s before this drop",

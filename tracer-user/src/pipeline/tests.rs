@@ -83,7 +83,7 @@ impl Sink for Told {
 
 impl Told {
     fn take(&self) -> Vec<Drop> {
-        std::mem::take(&mut *self.0.lock().unwrap())
+        mem::take(&mut *self.0.lock().unwrap())
     }
 }
 
@@ -144,9 +144,13 @@ impl Line {
     }
 
     fn pod(&mut self, name: &str, ip: &str) {
+        self.pod_since(name, ip, "2026-01-01T00:00:00Z");
+    }
+
+    fn pod_since(&mut self, name: &str, ip: &str, start: &str) {
         let pod = json!({"metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": name}},
             "spec": {"nodeName": "node-a", "containers": []},
-            "status": {"phase": "Running", "podIP": ip, "startTime": "2026-01-01T00:00:00Z"}});
+            "status": {"phase": "Running", "podIP": ip, "startTime": start}});
         self.apply(Kind::Pod, pod);
     }
 
@@ -211,6 +215,20 @@ fn what_no_policy_comes_to_deny_is_a_disagreement() {
 }
 
 #[test]
+fn a_new_pod_of_a_node_whose_clock_is_ahead_is_new_all_the_same() {
+    let mut line = Line::new();
+    let start = line.stages.clock.now() + SignedDuration::from_hours(1);
+    line.pod_since("late", "10.42.1.7", &start.to_string());
+    line.drop_from("10.42.1.7");
+    let told = line.told.take();
+    assert_eq!(told[0].class, Some(Class::PolicyRace), "{told:?}");
+    assert_eq!(
+        told[0].source.as_ref().unwrap().pod.as_deref(),
+        Some("late")
+    );
+}
+
+#[test]
 fn what_a_policy_denied_until_of_late_is_a_race() {
     let mut line = Line::new();
     line.close();
@@ -262,4 +280,49 @@ fn a_clock_that_is_set_does_not_move_who_had_an_address() {
         };
         assert_eq!([-60, 60].map(owner), [true, false], "{step}");
     }
+}
+
+/// What is logged meanwhile, a line each.
+fn logged(run: impl FnOnce()) -> Vec<String> {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = mem::take(&mut *log.0.lock().unwrap());
+    String::from_utf8(bytes)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn records_that_cannot_be_decoded_are_counted_and_said_once_a_kind() {
+    let mut line = Line::new();
+    let whole = event(CLIENT, WEB);
+    let foreign = DropEvent { magic: 7, ..whole };
+    let lines = logged(|| {
+        for _ in 0..3 {
+            for record in [foreign.as_bytes(), &whole.as_bytes()[..9]] {
+                let (stages, following) = (&mut line.stages, Some(&mut line.following));
+                let record = Record::of(record);
+                assert!(take(record, stages, following, &mut line.outlet, &line.losses).unwrap());
+            }
+        }
+    });
+    assert_eq!(line.losses.decode(), 6);
+    assert_eq!(lines.len(), 2, "{lines:?}");
 }
