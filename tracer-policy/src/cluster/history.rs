@@ -112,8 +112,7 @@ impl Cluster {
 
     /// When a pod started, by the clock of its node; but not after it was known here.
     pub fn started(&self, pod: &Pod) -> Option<Timestamp> {
-        self.entry_of(pod)
-            .map_or(pod.started, |entry| entry.since())
+        self.entry_of(pod).map_or(pod.started, PodEntry::since)
     }
 
     /// Whether who [`Cluster::owner_at`] names gave the address up before `time`, and nobody is known to have it
