@@ -61,6 +61,19 @@ pub struct Drop {
     pub notes: Vec<String>,
 }
 
+impl Drop {
+    /// Whether API and node quarrel over it: the policies allow what the node dropped, and neither conntrack
+    /// nor a matter of seconds explains that.
+    pub fn is_disagreement(&self) -> bool {
+        let allowed = |policy: &PolicyInfo| policy.verdict == PolicyVerdict::Allowed;
+        self.policy.as_ref().is_some_and(allowed)
+            && !matches!(
+                self.class,
+                Some(Class::ConntrackInvalid | Class::PolicyRace)
+            )
+    }
+}
+
 /// Which side's isolation a packet met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

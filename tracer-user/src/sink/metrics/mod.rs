@@ -190,7 +190,9 @@ impl Metrics {
         let Some(policy) = &drop.policy else { return };
         match policy.verdict {
             PolicyVerdict::Denied => {
+                // The rule that denies may be of a policy that isolates as well.
                 let denied_by = policy.denied_by.iter().map(|rule| &rule.policy);
+                let denied_by = denied_by.filter(|one| !policy.isolating.contains(one));
                 for isolating in policy.isolating.iter().chain(denied_by) {
                     self.policy_drops.add(
                         [

@@ -61,6 +61,21 @@ fn a_disagreement_is_counted_apart_from_denials() {
 }
 
 #[test]
+fn a_policy_that_isolates_and_denies_is_counted_once() {
+    let metrics = Metrics::new(100).unwrap();
+    let mut drop = probe();
+    let policy = drop.policy.as_mut().unwrap();
+    policy.denied_by = Some(crate::record::DeniedBy {
+        policy: policy.isolating[0].clone(),
+        rule: "spec.ingress[0]".into(),
+    });
+    metrics.observe(&drop);
+    let text = metrics.render(Losses::default()).unwrap();
+    let counted = line(&text, "tracer_policy_drops_total{");
+    assert!(counted.ends_with("} 1"), "{counted}");
+}
+
+#[test]
 fn a_full_family_folds_and_says_so_and_loses_nothing() {
     let metrics = Metrics::new(2).unwrap();
     for pod in 0..5 {
