@@ -4,6 +4,7 @@
 //! told, and never waits; a task of its own talks to the API server.
 
 mod note;
+mod recorder;
 mod writer;
 
 use std::collections::HashMap;
@@ -15,12 +16,12 @@ use tokio::sync::mpsc;
 
 use crate::decode::RawDrop;
 use crate::record::Drop;
-use note::{About, Note, notes};
+use note::{Key, Note, notes};
 
 pub use writer::Writer;
 
-/// An Event is written again after this long, if there were drops meanwhile. Shorter than the library's
-/// memory of what it wrote (6 min), so that it counts on.
+/// An Event is written again after this long, if there were drops meanwhile. Shorter than the
+/// recorder's memory of what it wrote, so that it counts on.
 const AGAIN: Duration = Duration::from_mins(5);
 /// Events told of, at most; what is more comes when others have grown old.
 const REMEMBERED: usize = 4096;
@@ -30,20 +31,14 @@ const UNDER_WAY: usize = 256;
 const BURST: u32 = 25;
 const EACH: Duration = Duration::from_secs(3);
 
-/// What of an Event tells it from others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    about: About,
-    reason: String,
-    action: &'static str,
-}
-
 /// Takes drops, and has Events written of them.
 #[derive(Debug)]
 pub struct Events {
     node: String,
     notes: mpsc::Sender<Note>,
     told: HashMap<Key, Instant>,
+    /// Those that are counted as suppressed, and when they were.
+    suppressed: HashMap<Key, Instant>,
     budget: Budget,
     counted: IntCounterVec,
 }
@@ -55,6 +50,7 @@ pub fn events(node: &str, counted: IntCounterVec) -> (Events, Writer) {
         node: node.to_owned(),
         notes: sender,
         told: HashMap::new(),
+        suppressed: HashMap::new(),
         budget: Budget::new(Instant::now()),
         counted: counted.clone(),
     };
@@ -64,28 +60,37 @@ pub fn events(node: &str, counted: IntCounterVec) -> (Events, Writer) {
 impl Events {
     fn take(&mut self, drop: &Drop, now: Instant) {
         for note in notes(drop, &self.node) {
-            let key = Key {
-                about: note.about.clone(),
-                reason: note.reason.clone(),
-                action: note.action,
-            };
-            let is_recent = |at: &Instant| now.duration_since(*at) < AGAIN;
-            if self.told.get(&key).is_some_and(is_recent) {
+            let key = note.key();
+            if is_recent(&self.told, &key, now) {
                 continue;
             }
-            if self.told.len() >= REMEMBERED {
-                self.told.retain(|_, at| is_recent(at));
-            }
-            let told = self.told.len() < REMEMBERED
+            let told = has_room(&mut self.told, now)
                 && self.budget.take(now)
                 && self.notes.try_send(note).is_ok();
             if told {
                 self.told.insert(key, now);
-            } else {
+            } else if !is_recent(&self.suppressed, &key, now) {
+                // An Event, however many drops it would have told of.
                 self.counted.with_label_values(&["suppressed"]).inc();
+                if has_room(&mut self.suppressed, now) {
+                    self.suppressed.insert(key, now);
+                }
             }
         }
     }
+}
+
+fn is_recent(seen: &HashMap<Key, Instant>, key: &Key, now: Instant) -> bool {
+    let at = seen.get(key);
+    at.is_some_and(|at| now.duration_since(*at) < AGAIN)
+}
+
+/// Whether one more can be remembered, old ones being forgotten if need be.
+fn has_room(seen: &mut HashMap<Key, Instant>, now: Instant) -> bool {
+    if seen.len() >= REMEMBERED {
+        seen.retain(|_, at| now.duration_since(*at) < AGAIN);
+    }
+    seen.len() < REMEMBERED
 }
 
 impl super::Sink for Events {

@@ -23,6 +23,14 @@ pub(super) struct About {
     pub(super) uid: Option<String>,
 }
 
+/// What of an Event tells it from others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    about: About,
+    reason: String,
+    action: &'static str,
+}
+
 /// One Event to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
@@ -32,6 +40,16 @@ pub(super) struct Note {
     /// `DropIngress`, `RejectEgress`, ...
     pub(super) action: &'static str,
     pub(super) text: String,
+}
+
+impl Note {
+    pub(super) fn key(&self) -> Key {
+        Key {
+            about: self.about.clone(),
+            reason: self.reason.clone(),
+            action: self.action,
+        }
+    }
 }
 
 /// The notes of a drop: on the pod it befell, and on the policies that isolate it. None where it is not known
@@ -57,8 +75,11 @@ pub(super) fn notes(drop: &Drop, node: &str) -> Vec<Note> {
         (_, Direction::Egress) => "DropEgress",
     };
     let what = what(drop, direction, other);
-    let hint = drop.hint.as_deref().map(|hint| format!("; {hint}"));
-    let hint = hint.unwrap_or_default();
+    // What fits together with it, then what to do.
+    let mut rest = String::new();
+    for sentence in drop.notes.iter().chain(&drop.hint) {
+        let _ = write!(rest, "; {sentence}");
+    }
     let note = |about, reason: &str, text: String| Note {
         about,
         reason: reason.to_owned(),
@@ -68,18 +89,18 @@ pub(super) fn notes(drop: &Drop, node: &str) -> Vec<Note> {
     let class = drop.class.map_or("policy", |class| class.as_str());
     let reason = format!("{}Dropped", camel(class));
     match policy.verdict {
-        PolicyVerdict::Unknown => Vec::new(),
-        PolicyVerdict::Allowed => {
-            let text = format!("{what}, although the policies allow it{hint}");
+        PolicyVerdict::Allowed if drop.is_disagreement() => {
+            let text = format!("{what}, although the policies allow it{rest}");
             vec![note(pod, "DropDisagreesWithPolicies", text)]
         }
+        PolicyVerdict::Allowed | PolicyVerdict::Unknown => Vec::new(),
         PolicyVerdict::Denied => {
             let by = match &policy.denied_by {
                 Some(rule) => format!("denied by {} {}", rule.policy.kind, rule.policy.name),
                 None => format!("no rule of {} allows it", text::policy(Some(policy))),
             };
             let name = format!("{}/{}", pod.namespace, pod.name);
-            let mut notes = vec![note(pod, &reason, format!("{what}: {by}{hint}"))];
+            let mut notes = vec![note(pod, &reason, format!("{what}: {by}{rest}"))];
             let policies = policy
                 .isolating
                 .iter()
@@ -92,7 +113,7 @@ pub(super) fn notes(drop: &Drop, node: &str) -> Vec<Note> {
                     name: isolating.name.clone(),
                     uid: None,
                 };
-                notes.push(note(about, &reason, format!("pod {name}: {what}{hint}")));
+                notes.push(note(about, &reason, format!("pod {name}: {what}{rest}")));
             }
             notes
         }

@@ -7,6 +7,7 @@ use prometheus::Opts;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::writer::AFTER_FAILURE;
 use super::*;
 use crate::record::{Class, PolicyVerdict};
 
@@ -114,17 +115,35 @@ fn a_storm_is_cut_off_and_counted() {
     }
     assert_eq!(writer.waiting(), 25);
     assert_eq!(count(&events.counted, "suppressed"), 75);
+    // The same again: it is not the drops that are counted.
+    for number in 0..100 {
+        events.take(&of_pod(number), start);
+    }
+    assert_eq!(count(&events.counted, "suppressed"), 75);
     for number in 100..110 {
         events.take(&of_pod(number), start + 4 * EACH);
     }
     assert_eq!(writer.waiting(), 4);
+    assert_eq!(count(&events.counted, "suppressed"), 75 + 6);
 }
 
 /// What a server was sent, and what it says to that.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Server {
     sent: Arc<Mutex<Vec<(String, Value)>>>,
-    refuses: Arc<Mutex<bool>>,
+    /// The status with which it answers an Event on the object of that name.
+    status: Arc<Mutex<fn(&str) -> u16>>,
+    asked: Arc<Mutex<usize>>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            sent: Arc::default(),
+            status: Arc::new(Mutex::new(|_| 200)),
+            asked: Arc::default(),
+        }
+    }
 }
 
 impl Server {
@@ -136,11 +155,13 @@ impl Server {
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await?;
                 let body: Value = serde_json::from_slice(&body)?;
-                let refuses = *own.refuses.lock().unwrap();
-                let (status, answer) = if refuses {
-                    let answer = json!({"kind": "Status", "status": "Failure", "code": 403, "message": "no",
-                        "reason": "Forbidden", "metadata": {}});
-                    (403, answer)
+                *own.asked.lock().unwrap() += 1;
+                let about = body["regarding"]["name"].as_str().unwrap_or_default();
+                let status = own.status.lock().unwrap()(about);
+                let (status, answer) = if status != 200 {
+                    let answer = json!({"kind": "Status", "status": "Failure", "code": status, "message": "no",
+                        "reason": "", "metadata": {}});
+                    (status, answer)
                 } else {
                     let call = format!("{} {}", parts.method, parts.uri.path());
                     own.sent.lock().unwrap().push((call, body.clone()));
@@ -152,6 +173,10 @@ impl Server {
             }
         });
         Client::new(service, "default")
+    }
+
+    fn answers(&self, status: fn(&str) -> u16) {
+        *self.status.lock().unwrap() = status;
     }
 
     async fn until_sent(&self, number: usize) -> Vec<(String, Value)> {
@@ -198,21 +223,126 @@ async fn an_event_is_created_and_then_counted_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_is_tried_again_until_it_is_taken() {
+async fn an_event_that_somebody_deleted_is_created_anew() {
     let server = Server::default();
-    *server.refuses.lock().unwrap() = true;
     let (mut events, writer) = events(NODE, counter());
     let stop = CancellationToken::new();
     let task = tokio::spawn(writer.run(server.client(), stop.clone()));
-    events.take(&probe(), Instant::now());
-    tokio::time::sleep(Duration::from_mins(2)).await;
-    assert_eq!(count(&events.counted, "written"), 0);
-    *server.refuses.lock().unwrap() = false;
+    let start = Instant::now();
+    events.take(&of_pod(0), start);
+    server.until_sent(1).await;
+    // What counts on names no object.
+    server.answers(|about| if about.is_empty() { 404 } else { 200 });
+    events.take(&of_pod(0), start + AGAIN);
     let sent = server.until_sent(2).await;
-    assert_eq!(sent[0].1["regarding"]["kind"], "Pod");
-    assert_eq!(sent[1].1["regarding"]["kind"], "NetworkPolicy");
+    assert!(sent[1].0.starts_with("POST "), "{}", sent[1].0);
+    assert_eq!(count(&events.counted, "written"), 2);
     stop.cancel();
     task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_server_is_away_events_wait_and_keep_their_order() {
+    for status in [(|_| 503) as fn(&str) -> u16, |_| 429, |_| 401] {
+        let server = Server::default();
+        server.answers(status);
+        let (mut events, writer) = events(NODE, counter());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(writer.run(server.client(), stop.clone()));
+        events.take(&probe(), Instant::now());
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        assert_eq!(count(&events.counted, "written"), 0);
+        server.answers(|_| 200);
+        let sent = server.until_sent(2).await;
+        assert_eq!(sent[0].1["regarding"]["kind"], "Pod");
+        assert_eq!(sent[1].1["regarding"]["kind"], "NetworkPolicy");
+        assert_eq!(count(&events.counted, "failed"), 0);
+        stop.cancel();
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_finds_fault_with_blocks_nothing() {
+    for (status, asked) in [
+        (
+            (|pod| if pod == "vault-0" { 422 } else { 200 }) as fn(&str) -> u16,
+            3,
+        ),
+        (|pod| if pod == "vault-0" { 400 } else { 200 }, 3),
+        (|pod| if pod == "vault-0" { 413 } else { 200 }, 3),
+        (|pod| if pod == "vault-0" { 403 } else { 200 }, 5),
+    ] {
+        let server = Server::default();
+        server.answers(status);
+        let (mut events, writer) = events(NODE, counter());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(writer.run(server.client(), stop.clone()));
+        let start = tokio::time::Instant::now();
+        for number in 0..3 {
+            events.take(&of_pod(number), Instant::now());
+        }
+        server.until_sent(2).await;
+        assert!(start.elapsed() < AFTER_FAILURE, "others do not wait");
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        assert_eq!(count(&events.counted, "written"), 2);
+        assert_eq!(count(&events.counted, "failed"), 1);
+        assert_eq!(*server.asked.lock().unwrap(), asked);
+        stop.cancel();
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forbidden_is_kept_for_a_while_and_not_without_bound() {
+    let server = Server::default();
+    server.answers(|_| 403);
+    let (sender, receiver) = mpsc::channel(UNDER_WAY);
+    let counted = counter();
+    let writer = Writer::new(NODE, receiver, counted.clone());
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(writer.run(server.client(), stop.clone()));
+    for number in 0..100 {
+        let [note] = notes(&of_pod(number), NODE).try_into().unwrap();
+        sender.send(note).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(count(&counted, "failed"), 36, "64 are kept");
+    server.answers(|_| 200);
+    let sent = server.until_sent(64).await;
+    assert_eq!(sent[0].1["regarding"]["name"], "vault-36");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[test]
+fn what_fits_together_with_a_drop_is_told_too() {
+    let mut drop = probe();
+    let change = "first drop 4 s after vault/vault-policy was changed, by kubectl";
+    drop.notes = vec![change.to_owned()];
+    for note in notes(&drop, NODE) {
+        let hint = drop.hint.as_deref().unwrap();
+        let end = format!("; {change}; {hint}");
+        assert!(note.text.ends_with(&end), "{}", note.text);
+    }
+}
+
+#[test]
+fn events_and_metrics_agree_on_what_is_a_disagreement() {
+    for class in Class::ALL {
+        let mut drop = probe();
+        drop.class = Some(class);
+        drop.policy.as_mut().unwrap().verdict = PolicyVerdict::Allowed;
+        let metrics = crate::sink::metrics::Metrics::new(10).unwrap();
+        metrics.observe(&drop);
+        let counted = metrics
+            .series()
+            .iter()
+            .any(|series| series.metric == "tracer_disagreements_total");
+        let told = !notes(&drop, NODE).is_empty();
+        let explained = matches!(class, Class::ConntrackInvalid | Class::PolicyRace);
+        assert_eq!((counted, told), (!explained, !explained), "{class:?}");
+    }
 }
 
 #[test]
