@@ -52,7 +52,8 @@ pub(super) struct AgentArgs {
     #[arg(long, value_name = "GROUP", env = "TRACER_SOCKET_GROUP", value_parser = access::group)]
     socket_group: Option<u32>,
     /// Have the kernel measure what tracer's programs cost (tracer_kernel_ns_total). It measures all BPF
-    /// programs of the node then, which costs each of their runs two clock reads.
+    /// programs of the node then, which costs each of their runs two clock reads. That takes CAP_SYS_ADMIN,
+    /// which the DaemonSet does not grant; without it, set the node's sysctl kernel.bpf_stats_enabled=1.
     #[arg(long, env = "TRACER_MEASURE_COST")]
     measure_cost: bool,
     /// Where programs and counts stay in the kernel when the agent ends, so that the next one goes on

@@ -70,7 +70,8 @@ pub struct Options {
     /// The kernel's BTF, where it is not at `/sys/kernel/btf/vmlinux`.
     pub btf: Option<PathBuf>,
     /// Have the kernel measure what its BPF programs cost, all of them (`BPF_ENABLE_STATS`), for as
-    /// long as the capture runs. Costs each run of any program two clock reads.
+    /// long as the capture runs. Costs each run of any program two clock reads, and takes `CAP_SYS_ADMIN`;
+    /// without it nothing is measured, which [`Hooks::missing`] says.
     pub measure_cost: bool,
     /// Use this flavour of tracepoint only, not the best there is: to compare them.
     pub flavour: Option<Flavour>,
@@ -182,7 +183,14 @@ impl Capture {
             Some(home) => keep(home, &loader, options.marks.as_ref())?,
             None => (loader.load(None, false)?, None),
         };
-        let stats = options.measure_cost.then(meter::measure).transpose()?;
+        let stats = match options.measure_cost.then(meter::measure) {
+            Some(Ok(stats)) => Some(stats),
+            Some(Err(error)) => {
+                missing.push(error.to_string());
+                None
+            }
+            None => None,
+        };
         let Parts {
             maps,
             attached,

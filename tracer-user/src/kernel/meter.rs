@@ -130,10 +130,17 @@ fn number(text: &str, key: &str) -> Option<u64> {
         .ok()
 }
 
+/// Why nothing is measured.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "what tracer costs is not measured, which takes CAP_SYS_ADMIN (or set sysctl kernel.bpf_stats_enabled=1 on the node): {0}"
+)]
+pub(super) struct NotMeasured(std::io::Error);
+
 /// Has the kernel measure all BPF programs for as long as the result is open (since Linux 5.8; needs
 /// `CAP_SYS_ADMIN`).
-pub(super) fn measure() -> Result<OwnedFd, Error> {
-    aya::sys::enable_stats(Stats::RunTime).map_err(boxed)
+pub(super) fn measure() -> Result<OwnedFd, NotMeasured> {
+    aya::sys::enable_stats(Stats::RunTime).map_err(|error| NotMeasured(error.io_error))
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(crate) struct Agent<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) child: Child,
     log: Receiver<Value>,
+    /// What it logged until it served.
+    pub(crate) said: Vec<Value>,
     address: SocketAddr,
     socket: PathBuf,
     /// Its cluster and socket; kept from run to run where a test does.
@@ -114,6 +116,7 @@ impl<'a> Agent<'a> {
             lab,
             child,
             log,
+            said,
             address,
             socket,
             _folder: folder,
