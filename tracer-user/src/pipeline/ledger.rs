@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -146,7 +147,28 @@ impl Ledger {
         bytes.push(b'\n');
         bytes.extend_from_slice(&marks.to_bytes());
         let new = self.path.with_extension("new");
-        File::create(&new)?.write_all(&bytes)?;
+        private(&new)?.write_all(&bytes)?;
         fs::rename(new, &self.path)
+    }
+}
+
+/// A new file that nobody else may read: it says who talked to whom.
+fn private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = private(&folder.path().join("ledger")).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
     }
 }

@@ -16,10 +16,25 @@ pub struct Access {
 
 impl Access {
     pub(super) fn apply(self, path: &Path) -> io::Result<()> {
+        self.apply_by(path, |path, owner, group| chown(path, owner, group))
+    }
+
+    fn apply_by(
+        self,
+        path: &Path,
+        give: impl FnOnce(&Path, Option<u32>, Option<u32>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut mode = 0o600;
         if self.owner.is_some() || self.group.is_some() {
-            chown(path, self.owner, self.group)?;
+            match give(path, self.owner, self.group) {
+                Ok(()) if self.group.is_some() => mode = 0o660,
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => tracing::warn!(
+                    "the socket stays the agent's own: to give it to another user or group takes CAP_CHOWN"
+                ),
+                Err(error) => return Err(error),
+            }
         }
-        let mode = if self.group.is_some() { 0o660 } else { 0o600 };
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     }
 }
@@ -95,5 +110,11 @@ mod tests {
         };
         access.apply(&path).unwrap();
         assert_eq!(mode(), 0o660);
+        // Another's, without the privilege: nobody else reads it, and the agent runs all the same.
+        let refused = |_: &Path, _, _| Err(io::ErrorKind::PermissionDenied.into());
+        access.apply_by(&path, refused).unwrap();
+        assert_eq!(mode(), 0o600);
+        let gone = |_: &Path, _, _| Err(io::ErrorKind::NotFound.into());
+        assert!(access.apply_by(&path, gone).is_err());
     }
 }
