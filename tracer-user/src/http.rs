@@ -1,5 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,14 +18,26 @@ use crate::cluster::live::Status;
 use crate::kernel::Meter;
 use crate::pipeline;
 use crate::sink::metrics::{self, Metrics};
+use crate::stream::Publisher;
 
 /// What the endpoints answer from.
 pub struct Health {
-    metrics: Arc<Metrics>,
-    kernel: Meter,
-    losses: Arc<pipeline::Losses>,
-    state: State,
-    caught_up: Option<watch::Receiver<bool>>,
+    /// What counts.
+    pub metrics: Arc<Metrics>,
+    /// The kernel side's own counters.
+    pub kernel: Meter,
+    /// The pipeline's own counters.
+    pub losses: Arc<pipeline::Losses>,
+    /// What the pipeline holds.
+    pub sizes: Arc<pipeline::Sizes>,
+    /// Who keeps the history and the readers of the stream.
+    pub stream: Publisher,
+    /// Kubernetes Events that are neither written nor given up, where any are written.
+    pub events: Option<watch::Receiver<usize>>,
+    /// What keeps the cluster's state.
+    pub state: State,
+    /// Becomes true when everything is counted that was dropped before the start.
+    pub caught_up: Option<watch::Receiver<bool>>,
 }
 
 /// Where the cluster state comes from, and how current it is.
@@ -73,21 +86,14 @@ impl std::fmt::Display for State {
 }
 
 impl Health {
-    /// From what counts and what keeps the cluster's state. `caught_up`: becomes true when everything is
-    /// counted that was dropped before the start.
-    pub fn new(
-        metrics: Arc<Metrics>,
-        kernel: Meter,
-        losses: Arc<pipeline::Losses>,
-        state: State,
-        caught_up: Option<watch::Receiver<bool>>,
-    ) -> Self {
-        Self {
-            metrics,
-            kernel,
-            losses,
-            state,
-            caught_up,
+    fn sizes(&self) -> metrics::Sizes {
+        metrics::Sizes {
+            flows: self.kernel.flows(),
+            objects: self.sizes.objects(),
+            waiting: *self.sizes.waiting().borrow(),
+            events: self.events.as_ref().map_or(0, |events| *events.borrow()),
+            readers: self.stream.readers(),
+            history: self.stream.history(),
         }
     }
 
@@ -105,6 +111,42 @@ impl Health {
             ),
         }
     }
+}
+
+/// Listens at `address`. Where that is every address of both families, those of IPv4 are enough if there is no
+/// IPv6.
+///
+/// # Errors
+/// What the system says.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match bound(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            bound((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
+    }
+}
+
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        // Whatever `net.ipv6.bindv6only` says.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// What a kernel says that was booted without IPv6, or that has none.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
 }
 
 /// Serves until `stop` is cancelled.
@@ -130,6 +172,8 @@ pub async fn serve(
         .await
 }
 
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
 /// How long a scrape waits at most; Prometheus gives up after ten seconds.
 const CATCH_UP: Duration = Duration::from_secs(8);
 
@@ -145,7 +189,7 @@ async fn render(extract::State(health): extract::State<Arc<Health>>) -> Response
     }
     let until = health.state.followed_until();
     health.metrics.set_state(health.state.is_synced(), until);
-    match health.metrics.render(health.losses()) {
+    match health.metrics.render(health.losses(), &health.sizes()) {
         Ok(text) => (
             [(
                 header::CONTENT_TYPE,
@@ -164,5 +208,31 @@ async fn ready(extract::State(health): extract::State<Arc<Health>>) -> String {
     match health.state.not_current() {
         None => "ok\n".to_owned(),
         Some(state) => format!("ok: attached, {state}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_address_is_of_both_families_or_of_ipv4_alone() {
+        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = async {
+            let (_, from) = listener.accept().await.unwrap();
+            from.ip().to_canonical()
+        };
+        let connect = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        let (connected, from) = tokio::join!(connect, accepted);
+        connected.unwrap();
+        assert_eq!(from, Ipv4Addr::LOCALHOST);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_no_want_of_ipv6() {
+        let error = |number| std::io::Error::from_raw_os_error(number);
+        assert!(is_without_ipv6(&error(libc::EAFNOSUPPORT)));
+        assert!(!is_without_ipv6(&error(libc::EADDRINUSE)));
     }
 }

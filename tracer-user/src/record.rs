@@ -84,19 +84,6 @@ pub enum Direction {
     Egress,
 }
 
-impl Drop {
-    /// Whether policies allow what was dropped, and nothing known explains it.
-    pub fn is_disagreement(&self) -> bool {
-        // conntrack's doing, or a matter of seconds: no quarrel between API and node.
-        let explained = matches!(
-            self.class,
-            Some(Class::ConntrackInvalid | Class::PolicyRace)
-        );
-        let policy = self.policy.as_ref();
-        !explained && policy.is_some_and(|policy| policy.verdict == PolicyVerdict::Allowed)
-    }
-}
-
 impl Direction {
     /// As in JSON and labels.
     pub const fn as_str(self) -> &'static str {

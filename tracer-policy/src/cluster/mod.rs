@@ -9,6 +9,7 @@ mod history;
 mod objects;
 mod policies;
 mod services;
+mod sizes;
 mod unread;
 mod workloads;
 

@@ -54,6 +54,11 @@ impl Attributor {
         }
     }
 
+    /// The cluster, where there is one.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_deref()
+    }
+
     /// The cluster, to be changed; [`Attributor::nodes_changed`] is to follow where nodes were.
     pub fn cluster_mut(&mut self) -> &mut Cluster {
         Arc::make_mut(self.cluster.get_or_insert_default())

@@ -1,24 +1,24 @@
 //! `tracer agent`: the node daemon.
 
 use std::io::{ErrorKind, IsTerminal as _};
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{BPFFS, CaptureArgs, Common, Error, cluster, settings};
 use crate::filter::Filter;
 use crate::http::{self, Health};
 use crate::kernel::{self, Capture, Clock, Pin, TcPrograms};
-use crate::pipeline::{self, Inbox, Ledger, Losses, Outlet, Past, Stages};
+use crate::pipeline::{self, Inbox, Ledger, Losses, Outlet, Past, Sizes, Stages};
 use crate::sink::Sink;
-use crate::sink::events::events;
+use crate::sink::events::{Events, events};
 use crate::sink::metrics::{Count, Metrics};
-use crate::stream::{Access, DEFAULT_SOCKET, History, Says, Server, access};
+use crate::stream::{self, Access, DEFAULT_SOCKET, History, Says, Server, Waiting, access};
 
 /// Where every CNI pins, too.
 const DEFAULT_PIN: &str = "/sys/fs/bpf/tracer";
@@ -28,6 +28,7 @@ const DEFAULT_STATE_DIR: &str = "/var/lib/tracer";
 
 /// `tracer agent`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option by itself")]
 pub(super) struct AgentArgs {
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(
@@ -45,10 +46,11 @@ pub(super) struct AgentArgs {
     /// Where `tracer watch` reads the stream.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "TRACER_SOCKET")]
     socket: PathBuf,
-    /// Whose the socket is, by name or number; the agent's own user by default. Others may not read it.
+    /// Whose the socket is, by name or number; the agent's own user by default. Others may not read it. To give
+    /// it to another takes CAP_CHOWN, which the DaemonSet does not grant: without it, it stays the agent's.
     #[arg(long, value_name = "USER", env = "TRACER_SOCKET_OWNER", value_parser = access::user)]
     socket_owner: Option<u32>,
-    /// A group that may read it too, by name or number.
+    /// A group that may read it too, by name or number. Takes CAP_CHOWN where it is none of the agent's own.
     #[arg(long, value_name = "GROUP", env = "TRACER_SOCKET_GROUP", value_parser = access::group)]
     socket_group: Option<u32>,
     /// Have the kernel measure what tracer's programs cost (tracer_kernel_ns_total). It measures all BPF
@@ -63,6 +65,10 @@ pub(super) struct AgentArgs {
     /// Take out of the kernel what agents left there, and end.
     #[arg(long, env = "TRACER_UNPIN")]
     unpin: bool,
+    /// Wait until the agent that runs here has nothing left to tell (drops that wait for their pod, Kubernetes
+    /// Events), five seconds at most, and end: what the DaemonSet does before it stops one. Changes nothing.
+    #[arg(long, env = "TRACER_DRAIN", conflicts_with = "unpin")]
+    drain: bool,
     /// Write no Kubernetes Events. They are written where the cluster is a live one.
     #[arg(long, env = "TRACER_NO_EVENTS")]
     no_events: bool,
@@ -106,6 +112,19 @@ impl AgentArgs {
         (self.state_dir.as_os_str() != "none").then_some(&*self.state_dir)
     }
 
+    /// `--drain`
+    fn drain(&self) -> Result<ExitCode, Error> {
+        let rest = stream::drain(&self.socket)?;
+        anstream::println!(
+            "{}",
+            match rest.waiting {
+                0 => "everything is told".to_owned(),
+                waiting => format!("{waiting} drops and Events wait all the same"),
+            }
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+
     /// `--unpin`
     fn unpin(&self) -> Result<ExitCode, Error> {
         let agents = kernel::unpin(&self.pin).map_err(|error| {
@@ -140,6 +159,9 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
     if args.unpin {
         return args.unpin();
     }
+    if args.drain {
+        return args.drain();
+    }
     init_logging();
     let node = args.node.clone().unwrap_or_else(settings::node_name);
     let pin = args.pin(&node);
@@ -155,14 +177,12 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
             Metrics::new(args.max_series).map_err(|error| Error::Internal(error.to_string()))?,
         );
         // The port first: a second agent on the node should fail before it attaches anything.
-        let listener = TcpListener::bind(args.metrics_addr)
-            .await
-            .map_err(|error| {
-                Error::Environment(format!(
-                    "cannot listen on {}: {error}; choose another with --metrics-addr",
-                    args.metrics_addr
-                ))
-            })?;
+        let listener = http::listen(args.metrics_addr).map_err(|error| {
+            Error::Environment(format!(
+                "cannot listen on {}: {error}; choose another with --metrics-addr",
+                args.metrics_addr
+            ))
+        })?;
         let access = Access {
             owner: args.socket_owner,
             group: args.socket_group,
@@ -211,13 +231,27 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
             .map(|settled| Ledger::new(ledger, Arc::clone(&metrics), Arc::clone(&losses), settled));
         let state = attribution.state.clone();
         let says: Says = Arc::new(move || state.not_current());
-        let health = Arc::new(Health::new(
-            Arc::clone(&metrics),
-            capture.meter(),
-            Arc::clone(&losses),
-            attribution.state,
-            ledger.as_ref().map(Ledger::caught_up),
-        ));
+        let sizes = Arc::<Sizes>::default();
+        let events = client.map(|client| {
+            let (sink, writer) = events(&node, metrics.events());
+            tokio::spawn(writer.run(client, stop.clone()));
+            sink
+        });
+        let events_waiting = events.as_ref().map(Events::waiting);
+        // A drop that waited may become an Event.
+        let waiting: Waiting = iter::once(sizes.waiting())
+            .chain(events_waiting.clone())
+            .collect();
+        let health = Arc::new(Health {
+            metrics: Arc::clone(&metrics),
+            kernel: capture.meter(),
+            losses: Arc::clone(&losses),
+            sizes: Arc::clone(&sizes),
+            stream: socket.publisher(),
+            events: events_waiting,
+            state: attribution.state,
+            caught_up: ledger.as_ref().map(Ledger::caught_up),
+        });
         tracing::info!(address = %listener.local_addr()?, "serving /metrics, /healthz and /readyz");
         let server = tokio::spawn(http::serve(listener, Arc::clone(&health), stop.clone()));
         let stages = Stages {
@@ -227,17 +261,13 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
             attributor: attribution.attributor,
             following: attribution.following,
             ledger,
+            sizes,
         };
-        let events = client.map(|client| {
-            let (sink, writer) = events(&node, metrics.events());
-            tokio::spawn(writer.run(client, stop.clone()));
-            sink
-        });
         let mut sinks: Vec<Box<dyn Sink>> =
             vec![Box::new(Count::new(metrics)), Box::new(socket.publisher())];
         sinks.extend(events.map(|sink| Box::new(sink) as Box<dyn Sink>));
         let outlet = Outlet::new(Filter::default(), sinks, None);
-        let stream = tokio::spawn(socket.serve(says, stop.clone()));
+        let stream = tokio::spawn(socket.serve(says, waiting, stop.clone()));
         let result = pipeline::run(&mut capture, inbox, stages, outlet, losses, stop.clone()).await;
         stop.cancel();
         match server.await {

@@ -113,6 +113,7 @@ pub(super) fn run(
             last: args.last.filter(|_| follow),
             since: since.or(last.map(|_| Timestamp::MIN)),
             follow,
+            drain: false,
         };
         match Client::connect(&args.socket, &request) {
             Ok(client) => return from_agent(args, client, filter, last),
@@ -274,6 +275,7 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
             attributor: attribution.attributor,
             following: attribution.following,
             ledger: None,
+            sizes: Arc::default(),
         };
         let outlet = Outlet::new(filter, sinks(args)?, args.count);
         let losses = Arc::new(Losses::default());

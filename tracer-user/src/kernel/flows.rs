@@ -2,6 +2,8 @@
 //! told of them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,9 +25,12 @@ const PRESSURE_TENTHS: usize = 9;
 ///
 /// What is to be told is told in rounds, each flow once a round: where more flows go on than are taken at a
 /// time, those that come first in the table would else be told again and again, and the others never.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
 pub(super) struct Flows<T = KernelTables> {
     tables: T,
     capacity: usize,
+    /// Flows in the table, as of the last look, for others to read.
+    entries: Arc<AtomicUsize>,
     told: HashMap<FlowKey, Told>,
     overflow_told: HashMap<u32, u64>,
     /// Last words of flows that the queue refused.
@@ -70,6 +75,7 @@ pub(super) struct Counted {
 
 /// When a look at the table is taken, on the kernel's clock.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit")]
 pub(super) struct Look {
     pub(super) now_ns: u64,
     /// What was not told of a flow that began at this time or later is left to the ring.
@@ -80,11 +86,17 @@ pub(super) struct Look {
 }
 
 impl<T: Tables> Flows<T> {
-    /// `marks`: what another process told of these tables.
-    pub(super) fn new(tables: T, capacity: u32, marks: Option<&MarkSet>) -> Result<Self, Error> {
+    /// `entries` is told how full the table is; `marks`: what another process told of these tables.
+    pub(super) fn new(
+        tables: T,
+        capacity: u32,
+        entries: Arc<AtomicUsize>,
+        marks: Option<&MarkSet>,
+    ) -> Result<Self, Error> {
         let mut flows = Self {
             tables,
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            entries,
             // At once, so that records are taken without allocating.
             told: HashMap::with_capacity(usize::try_from(capacity).unwrap_or(0)),
             overflow_told: HashMap::new(),
@@ -211,6 +223,7 @@ impl<T: Tables> Flows<T> {
         if !pass.whole {
             return Ok(());
         }
+        self.entries.store(pass.entries, Ordering::Relaxed);
         if self.overflowed {
             self.overflows(look.now_ns, each)?;
         }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::Error;
 use super::flows::{Flows, Look};
@@ -92,6 +93,7 @@ pub(super) fn keep(
             flows: Flows::new(
                 KernelTables::new(maps.flows, maps.overflow, States::new(maps.state)?)?,
                 0,
+                Arc::default(),
                 marks,
             )?,
             name,

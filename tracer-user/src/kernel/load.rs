@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
@@ -234,11 +236,19 @@ impl Capture {
             options.marks.as_ref()?.of(&generation)
         });
         let states = States::new(maps.state)?;
+        let entries = Arc::<AtomicUsize>::default();
+        let meter = Meter::new(
+            states.clone(),
+            programs,
+            Arc::clone(&entries),
+            options.flows,
+        );
         Ok(Self {
             ring: RingBuf::try_from(maps.events).map_err(boxed)?,
             flows: Flows::new(
-                KernelTables::new(maps.flows, maps.overflow, states.clone())?,
+                KernelTables::new(maps.flows, maps.overflow, states)?,
                 options.flows,
+                entries,
                 marks,
             )?,
             fold_every: options.fold_every,
@@ -246,7 +256,7 @@ impl Capture {
             links,
             probes,
             kept,
-            meter: Meter::new(states, programs),
+            meter,
             hooks: Hooks {
                 kfree_skb,
                 icmp_send,

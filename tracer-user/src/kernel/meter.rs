@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aya::sys::Stats;
 
-use super::error::{Error, boxed};
+use super::error::Error;
 use super::streaks::States;
 
 /// Packets, summed over all CPUs since the programs were attached.
@@ -56,6 +57,8 @@ pub struct Cost {
 pub struct Meter {
     states: States,
     programs: Arc<Programs>,
+    flows: Arc<AtomicUsize>,
+    capacity: u32,
 }
 
 /// What runs in the kernel.
@@ -67,9 +70,17 @@ pub(super) struct Programs {
 }
 
 impl Meter {
-    pub(super) fn new(states: States, programs: Programs) -> Self {
+    /// `flows`: entries of the table of flows, of `capacity`.
+    pub(super) fn new(
+        states: States,
+        programs: Programs,
+        flows: Arc<AtomicUsize>,
+        capacity: u32,
+    ) -> Self {
         Self {
             states,
+            flows,
+            capacity,
             programs: Arc::new(programs),
         }
     }
@@ -93,6 +104,12 @@ impl Meter {
             sum.rejects += state.rejects;
         }
         Ok(sum)
+    }
+
+    /// How many flows are in the kernel's table, as of the last look at it (there is one a second while
+    /// there is news), and how many have room.
+    pub fn flows(&self) -> (usize, u32) {
+        (self.flows.load(Ordering::Relaxed), self.capacity)
     }
 
     /// What the programs cost until now.

@@ -8,6 +8,7 @@ mod follow;
 mod ledger;
 mod outlet;
 mod queue;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -16,6 +17,7 @@ pub use follow::Following;
 pub use ledger::{Ledger, Past};
 pub use outlet::{Outcome, Outlet};
 pub use queue::Waker;
+pub use sizes::Sizes;
 
 use std::collections::{HashSet, VecDeque};
 use std::mem::{self, Discriminant};
@@ -81,6 +83,8 @@ pub struct Stages {
     pub following: Option<Following>,
     /// Where what was told is kept, if it is.
     pub ledger: Option<Ledger>,
+    /// Where it says how much it holds.
+    pub sizes: Arc<Sizes>,
 }
 
 /// Where records wait between the kernel and the sinks.
@@ -156,6 +160,9 @@ pub async fn run(
 /// Records kept back until the cluster is known, at most.
 const EARLY: usize = 4096;
 
+/// How often the cluster's objects are counted, at most.
+const COUNTED_EVERY: Duration = Duration::from_secs(1);
+
 /// Records the queue holds, about as many as the ring: 1.4 MB.
 const QUEUE_RECORDS: usize = 4096;
 
@@ -165,6 +172,7 @@ fn work(
     outlet: &mut Outlet,
     losses: &Losses,
 ) -> std::io::Result<()> {
+    stages.sizes.count(&stages.attributor);
     let Some(mut following) = stages.following.take() else {
         loop {
             let next = match receiver.try_next() {
@@ -210,6 +218,7 @@ fn follow(
             next => early.push_back(next),
         }
     }
+    let mut count_at = Instant::now();
     'records: loop {
         following.catch_up(stages, outlet);
         while let Some(released) = following.release(&stages.attributor) {
@@ -225,7 +234,15 @@ fn follow(
             Some(next) => next,
             None => {
                 outlet.flush()?;
-                receiver.next(Some(following.next()))
+                stages.sizes.set_waiting(following.waiting.records().count());
+                let mut until = following.next();
+                if Instant::now() >= count_at {
+                    stages.sizes.count(&stages.attributor);
+                    count_at = Instant::now() + COUNTED_EVERY;
+                } else {
+                    until = until.min(count_at);
+                }
+                receiver.next(Some(until))
             }
         };
         match next {

@@ -3,8 +3,9 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{CutOff, Greeting, Request, VERSION};
+use super::{CutOff, Greeting, Request, Rest, VERSION};
 use crate::record::Drop;
 
 /// Why a stream cannot be read.
@@ -101,6 +102,31 @@ impl Client {
     pub fn stopper(&self) -> io::Result<UnixStream> {
         self.stream.get_ref().try_clone()
     }
+}
+
+/// How long an agent has to answer who drains it.
+const DRAINED_WITHIN: Duration = Duration::from_secs(8);
+
+/// Waits until the agent at `path` has nothing left to tell, or gives up.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn drain(path: &Path) -> Result<Rest, ClientError> {
+    let mut client = Client::connect(
+        path,
+        &Request {
+            version: VERSION,
+            last: None,
+            since: None,
+            follow: false,
+            drain: true,
+        },
+    )?;
+    let stream = client.stream.get_ref();
+    stream.set_read_timeout(Some(DRAINED_WITHIN))?;
+    client.line.clear();
+    client.stream.read_line(&mut client.line)?;
+    Ok(serde_json::from_str(&client.line)?)
 }
 
 impl Iterator for Client {

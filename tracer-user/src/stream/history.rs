@@ -46,6 +46,11 @@ impl History {
         }
     }
 
+    /// Drops it keeps, and their bytes.
+    pub fn size(&self) -> (usize, usize) {
+        (self.lines.len(), self.bytes)
+    }
+
     /// What a client asks for, oldest first.
     pub fn answer(&self, request: &Request) -> Vec<Arc<str>> {
         if request.last.is_none() && request.since.is_none() {

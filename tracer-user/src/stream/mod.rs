@@ -10,9 +10,9 @@ mod history;
 mod server;
 
 pub use access::Access;
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, drain};
 pub use history::History;
-pub use server::{BindError, Publisher, Says, Server};
+pub use server::{BindError, Publisher, Says, Server, Waiting};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct Request {
     pub since: Option<Timestamp>,
     /// Whether to go on with what happens from now on.
     pub follow: bool,
+    /// Wants no drops, but a [`Rest`] once nothing waits to be told any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 /// The agent's first line.
@@ -59,6 +62,13 @@ pub struct Greeting {
 pub struct CutOff {
     /// Drops that it missed.
     pub missed: u64,
+}
+
+/// The one line to who drains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// Drops and Kubernetes Events that wait all the same: it took too long.
+    pub waiting: usize,
 }
 
 #[cfg(test)]

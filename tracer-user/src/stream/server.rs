@@ -10,9 +10,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, CutOff, Greeting, History, Request, VERSION};
+use super::{Access, CutOff, Greeting, History, Request, Rest, VERSION};
 use crate::decode::RawDrop;
 use crate::record::Drop;
 use crate::sink::Sink;
@@ -21,6 +22,8 @@ use crate::sink::Sink;
 const BACKLOG: usize = 4096;
 /// How long a reader may take for a line, and a client for its request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long who drains is kept waiting at most: a part of the time that a pod has to end.
+const DRAINED_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes a request may have.
 const LONGEST_REQUEST: u64 = 4096;
 
@@ -46,11 +49,27 @@ pub enum BindError {
 /// Asked for each reader: what goes into [`Greeting::state`].
 pub type Says = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
+/// How much waits to be told, each of its own kind: where one gives to the other, the giving one first.
+pub type Waiting = Arc<[watch::Receiver<usize>]>;
+
 /// The sink that feeds the stream.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     live: broadcast::Sender<Arc<str>>,
     history: Arc<Mutex<History>>,
+}
+
+impl Publisher {
+    /// Readers that follow.
+    pub fn readers(&self) -> usize {
+        self.live.receiver_count()
+    }
+
+    /// Drops that the history keeps, and their bytes.
+    pub fn history(&self) -> (usize, usize) {
+        let history = self.history.lock();
+        history.unwrap_or_else(PoisonError::into_inner).size()
+    }
 }
 
 impl Sink for Publisher {
@@ -124,8 +143,8 @@ impl Server {
         self.publisher.clone()
     }
 
-    /// Serves until `stop` is cancelled.
-    pub async fn serve(self, says: Says, stop: CancellationToken) {
+    /// Serves until `stop` is cancelled. `waiting`: what who drains waits for.
+    pub async fn serve(self, says: Says, waiting: Waiting, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -135,9 +154,10 @@ impl Server {
                 Ok((client, _)) => {
                     let (publisher, node) = (self.publisher.clone(), self.node.clone());
                     let (says, stop) = (Arc::clone(&says), stop.clone());
+                    let waiting = Arc::clone(&waiting);
                     tokio::spawn(async move {
                         tokio::select! {
-                            served = attend(client, publisher, node, says) => {
+                            served = attend(client, publisher, node, says, waiting) => {
                                 if let Err(error) = served {
                                     tracing::debug!(%error, "a stream reader went away");
                                 }
@@ -168,6 +188,7 @@ async fn attend(
     publisher: Publisher,
     node: String,
     says: Says,
+    waiting: Waiting,
 ) -> io::Result<()> {
     let (read, mut write) = client.into_split();
     let mut line = String::new();
@@ -193,6 +214,10 @@ async fn attend(
     )
     .await?;
     let Ok(request) = request else { return Ok(()) };
+    if request.drain {
+        let rest = drained(&waiting).await;
+        return say(&mut write, &serde_json::to_string(&rest)?).await;
+    }
     let (past, mut live) = {
         let history = publisher
             .history
@@ -223,6 +248,22 @@ async fn attend(
             }
             Err(RecvError::Closed) => return Ok(()),
         }
+    }
+}
+
+/// Waits until nothing waits any more, within reason.
+async fn drained(waiting: &[watch::Receiver<usize>]) -> Rest {
+    let all = async {
+        for one in waiting {
+            // Whose sender is gone has told everything.
+            let _ = one.clone().wait_for(|waiting| *waiting == 0).await;
+        }
+    };
+    // What is left is said.
+    let _ = tokio::time::timeout(DRAINED_WITHIN, all).await;
+    let left = waiting.iter().map(|one| *one.borrow());
+    Rest {
+        waiting: left.sum(),
     }
 }
 

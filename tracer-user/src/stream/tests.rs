@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -20,6 +21,7 @@ fn request(last: Option<usize>, since: Option<i64>, follow: bool) -> Request {
         last,
         since,
         follow,
+        drain: false,
     }
 }
 
@@ -27,6 +29,7 @@ fn request(last: Option<usize>, since: Option<i64>, follow: bool) -> Request {
 struct Agent {
     path: std::path::PathBuf,
     publisher: Publisher,
+    waiting: [watch::Sender<usize>; 2],
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
     _folder: tempfile::TempDir,
@@ -38,6 +41,8 @@ impl Agent {
         let path = folder.path().join("run/tracer.sock");
         let (sender, receiver) = mpsc::channel();
         let stop = CancellationToken::new();
+        let waiting = [0, 0].map(watch::Sender::new);
+        let watched = waiting.each_ref().map(watch::Sender::subscribe);
         let thread = {
             let (path, stop) = (path.clone(), stop.clone());
             std::thread::spawn(move || {
@@ -51,7 +56,7 @@ impl Agent {
                             .unwrap();
                     sender.send(server.publisher()).unwrap();
                     let says = Arc::new(|| Some("the state is old".to_owned()));
-                    server.serve(says, stop).await;
+                    server.serve(says, Arc::new(watched), stop).await;
                 });
             })
         };
@@ -59,6 +64,7 @@ impl Agent {
         Self {
             path,
             publisher,
+            waiting,
             stop,
             thread: Some(thread),
             _folder: folder,
@@ -97,6 +103,10 @@ fn history_answers_last_and_since_and_forgets_the_oldest() {
     assert_eq!(ask(None, Some(4)), [4, 5]);
     assert_eq!(ask(Some(1), Some(4)), [5]);
     assert_eq!(ask(None, None), [] as [i64; 0]);
+    let (drops, bytes) = agent.publisher.history();
+    assert_eq!(drops, 3);
+    assert!(bytes > 3 * 100, "{bytes}");
+    assert_eq!(agent.publisher.readers(), 0);
 }
 
 #[test]
@@ -143,6 +153,27 @@ fn a_slow_reader_is_cut_off_with_a_count_and_others_are_not() {
     );
     let next = Client::connect(&agent.path, &request(Some(1), None, false)).unwrap();
     assert_eq!(seconds(next), [sent - 1]);
+}
+
+#[test]
+fn who_drains_waits_until_everything_is_told() {
+    let agent = Agent::start();
+    agent.waiting[0].send_replace(1);
+    let (sender, drained) = mpsc::channel();
+    let path = agent.path.clone();
+    let client = std::thread::spawn(move || {
+        let rest = drain(&path).unwrap();
+        sender.send(()).unwrap();
+        rest
+    });
+    // What waited gives to the next.
+    let a_moment = std::time::Duration::from_millis(50);
+    assert!(drained.recv_timeout(a_moment).is_err());
+    agent.waiting[1].send_replace(1);
+    agent.waiting[0].send_replace(0);
+    assert!(drained.recv_timeout(a_moment).is_err());
+    agent.waiting[1].send_replace(0);
+    assert_eq!(client.join().unwrap(), Rest { waiting: 0 });
 }
 
 #[test]

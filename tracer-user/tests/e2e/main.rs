@@ -12,6 +12,7 @@ mod churn;
 mod cluster;
 mod enforcement;
 mod incident;
+mod kustomize;
 mod outage;
 mod prometheus;
 mod rights;

@@ -134,7 +134,7 @@ const STEPS: [Step; 13] = [
     Step {
         group: Group::Deploy,
         name: "manifests and alerts",
-        needs: &[Part::Promtool],
+        needs: &[Part::Toolchain, Part::BpfLinker, Part::Promtool],
         run: steps::deploy,
     },
     Step {

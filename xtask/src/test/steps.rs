@@ -80,9 +80,15 @@ pub(super) fn live(stage: &Stage<'_>) -> Result<Outcome> {
         Err(error) if env::var_os("TRACER_REQUIRE_ALL").is_some() => return Err(error),
         Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
     };
-    let needs = [Part::Toolchain, Part::BpfLinker, Part::SystemPrograms];
+    let needs = [
+        Part::Toolchain,
+        Part::BpfLinker,
+        Part::SystemPrograms,
+        Part::Promtool,
+    ];
     setup::ensure(stage.workspace, &needs)?;
     let mut cargo = cargo_test(stage);
+    cargo.env("TRACER_PROMTOOL", setup::promtool()?);
     for package in LIVE {
         cargo.args(["--package", package]);
     }
@@ -162,7 +168,7 @@ pub(super) fn documentation(stage: &Stage<'_>) -> Result<Outcome> {
 }
 
 /// What is written twice is the same; the alerts are well-formed, fire on what they are for and on nothing
-/// else. Which metrics they and the dashboard use is among the unit tests.
+/// else, and say it. Metrics, dashboard and manifests have tests of their own, some of which ask promtool.
 pub(super) fn deploy(stage: &Stage<'_>) -> Result<Outcome> {
     manifests::run(stage.workspace, &manifests::Arguments { check: true })?;
     let prometheus = stage.workspace.root.join("deploy/prometheus");
@@ -176,7 +182,11 @@ pub(super) fn deploy(stage: &Stage<'_>) -> Result<Outcome> {
                 .current_dir(&prometheus),
         )?;
     }
-    Ok(Outcome::Passed(String::new()))
+    let mut cargo = cargo_test(stage);
+    cargo
+        .args(["--package", "tracer-user", "--test", "deploy"])
+        .env("TRACER_PROMTOOL", setup::promtool()?);
+    cargo_test::run(&mut cargo)?.outcome()
 }
 
 pub(super) fn licences(stage: &Stage<'_>) -> Result<Outcome> {

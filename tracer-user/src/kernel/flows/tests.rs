@@ -55,7 +55,7 @@ fn with(flows: u16) -> Flows<Fake> {
         flows: flows.collect(),
         ..Fake::default()
     };
-    Flows::new(fake, 100, None).unwrap()
+    Flows::new(fake, 100, Arc::default(), None).unwrap()
 }
 
 /// Counts another packet of each flow.

@@ -12,7 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounterVec;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::decode::RawDrop;
 use crate::record::Drop;
@@ -41,11 +41,28 @@ pub struct Events {
     suppressed: HashMap<Key, Instant>,
     budget: Budget,
     counted: IntCounterVec,
+    waiting: Waiting,
+}
+
+/// Events that are neither written nor given up.
+#[derive(Clone, Debug)]
+struct Waiting(watch::Sender<usize>);
+
+impl Waiting {
+    fn more(&self) {
+        self.0.send_modify(|waiting| *waiting += 1);
+    }
+
+    fn fewer(&self) {
+        self.0
+            .send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+    }
 }
 
 /// A sink for the drops of `node`, and who writes. `counted` has the label `result`.
 pub fn events(node: &str, counted: IntCounterVec) -> (Events, Writer) {
     let (sender, receiver) = mpsc::channel(UNDER_WAY);
+    let waiting = Waiting(watch::Sender::new(0));
     let events = Events {
         node: node.to_owned(),
         notes: sender,
@@ -53,20 +70,35 @@ pub fn events(node: &str, counted: IntCounterVec) -> (Events, Writer) {
         suppressed: HashMap::new(),
         budget: Budget::new(Instant::now()),
         counted: counted.clone(),
+        waiting: waiting.clone(),
     };
-    (events, Writer::new(node, receiver, counted))
+    (events, Writer::new(node, receiver, counted, waiting))
 }
 
 impl Events {
+    /// How many Events are neither written nor given up.
+    pub fn waiting(&self) -> watch::Receiver<usize> {
+        self.waiting.0.subscribe()
+    }
+
+    /// Hands one to the writer, where there is room.
+    fn send(&self, note: Note) -> bool {
+        // Before the writer can count it out.
+        self.waiting.more();
+        let sent = self.notes.try_send(note).is_ok();
+        if !sent {
+            self.waiting.fewer();
+        }
+        sent
+    }
+
     fn take(&mut self, drop: &Drop, now: Instant) {
         for note in notes(drop, &self.node) {
             let key = note.key();
             if is_recent(&self.told, &key, now) {
                 continue;
             }
-            let told = has_room(&mut self.told, now)
-                && self.budget.take(now)
-                && self.notes.try_send(note).is_ok();
+            let told = has_room(&mut self.told, now) && self.budget.take(now) && self.send(note);
             if told {
                 self.told.insert(key, now);
             } else if !is_recent(&self.suppressed, &key, now) {

@@ -115,6 +115,7 @@ fn a_storm_is_cut_off_and_counted() {
     }
     assert_eq!(writer.waiting(), 25);
     assert_eq!(count(&events.counted, "suppressed"), 75);
+    assert_eq!(*events.waiting().borrow(), 25);
     // The same again: it is not the drops that are counted.
     for number in 0..100 {
         events.take(&of_pod(number), start);
@@ -127,12 +128,14 @@ fn a_storm_is_cut_off_and_counted() {
     assert_eq!(count(&events.counted, "suppressed"), 75 + 6);
 }
 
+/// The status with which an Event on the object of that name is answered.
+type Status = fn(&str) -> u16;
+
 /// What a server was sent, and what it says to that.
 #[derive(Clone)]
 struct Server {
     sent: Arc<Mutex<Vec<(String, Value)>>>,
-    /// The status with which it answers an Event on the object of that name.
-    status: Arc<Mutex<fn(&str) -> u16>>,
+    status: Arc<Mutex<Status>>,
     asked: Arc<Mutex<usize>>,
 }
 
@@ -158,14 +161,13 @@ impl Server {
                 *own.asked.lock().unwrap() += 1;
                 let about = body["regarding"]["name"].as_str().unwrap_or_default();
                 let status = own.status.lock().unwrap()(about);
-                let (status, answer) = if status != 200 {
-                    let answer = json!({"kind": "Status", "status": "Failure", "code": status, "message": "no",
-                        "reason": "", "metadata": {}});
-                    (status, answer)
-                } else {
+                let answer = if status == 200 {
                     let call = format!("{} {}", parts.method, parts.uri.path());
                     own.sent.lock().unwrap().push((call, body.clone()));
-                    (200, body)
+                    body
+                } else {
+                    json!({"kind": "Status", "status": "Failure", "code": status, "message": "no",
+                        "reason": "", "metadata": {}})
                 };
                 let bytes = answer.to_string().into_bytes();
                 let answer = Response::builder().status(status).body(Body::from(bytes))?;
@@ -175,7 +177,7 @@ impl Server {
         Client::new(service, "default")
     }
 
-    fn answers(&self, status: fn(&str) -> u16) {
+    fn answers(&self, status: Status) {
         *self.status.lock().unwrap() = status;
     }
 
@@ -218,6 +220,7 @@ async fn an_event_is_created_and_then_counted_on() {
     assert_eq!(event["reportingInstance"], NODE);
     assert_eq!(sent[1].1["series"]["count"], 2);
     assert_eq!(count(&events.counted, "written"), 2);
+    assert_eq!(*events.waiting().borrow(), 0);
     stop.cancel();
     task.await.unwrap();
 }
@@ -243,7 +246,7 @@ async fn an_event_that_somebody_deleted_is_created_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn while_the_server_is_away_events_wait_and_keep_their_order() {
-    for status in [(|_| 503) as fn(&str) -> u16, |_| 429, |_| 401] {
+    for status in [(|_| 503) as Status, |_| 429, |_| 401] {
         let server = Server::default();
         server.answers(status);
         let (mut events, writer) = events(NODE, counter());
@@ -266,7 +269,7 @@ async fn while_the_server_is_away_events_wait_and_keep_their_order() {
 async fn what_the_server_finds_fault_with_blocks_nothing() {
     for (status, asked) in [
         (
-            (|pod| if pod == "vault-0" { 422 } else { 200 }) as fn(&str) -> u16,
+            (|pod| if pod == "vault-0" { 422 } else { 200 }) as Status,
             3,
         ),
         (|pod| if pod == "vault-0" { 400 } else { 200 }, 3),
@@ -299,7 +302,8 @@ async fn what_is_forbidden_is_kept_for_a_while_and_not_without_bound() {
     server.answers(|_| 403);
     let (sender, receiver) = mpsc::channel(UNDER_WAY);
     let counted = counter();
-    let writer = Writer::new(NODE, receiver, counted.clone());
+    let waiting = Waiting(watch::Sender::new(100));
+    let writer = Writer::new(NODE, receiver, counted.clone(), waiting.clone());
     let stop = CancellationToken::new();
     let task = tokio::spawn(writer.run(server.client(), stop.clone()));
     for number in 0..100 {
@@ -308,6 +312,7 @@ async fn what_is_forbidden_is_kept_for_a_while_and_not_without_bound() {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(count(&counted, "failed"), 36, "64 are kept");
+    assert_eq!(*waiting.0.borrow(), 64);
     server.answers(|_| 200);
     let sent = server.until_sent(64).await;
     assert_eq!(sent[0].1["regarding"]["name"], "vault-36");

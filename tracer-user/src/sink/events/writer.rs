@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Waiting;
 use super::note::Note;
 use super::recorder::Recorder;
 
@@ -27,6 +28,7 @@ pub struct Writer {
     node: String,
     notes: mpsc::Receiver<Note>,
     counted: IntCounterVec,
+    waiting: Waiting,
     /// The next one, once the server is there again. Others wait in the channel.
     head: Option<Pending>,
     /// Those that the server forbids, oldest first: others need not wait for them.
@@ -77,7 +79,12 @@ impl Failure {
 }
 
 impl Writer {
-    pub(super) fn new(node: &str, notes: mpsc::Receiver<Note>, counted: IntCounterVec) -> Self {
+    pub(super) fn new(
+        node: &str,
+        notes: mpsc::Receiver<Note>,
+        counted: IntCounterVec,
+        waiting: Waiting,
+    ) -> Self {
         for result in ["written", "failed", "suppressed"] {
             counted.with_label_values(&[result]);
         }
@@ -85,6 +92,7 @@ impl Writer {
             node: node.to_owned(),
             notes,
             counted,
+            waiting,
             head: None,
             forbidden: VecDeque::new(),
             said_away: false,
@@ -140,7 +148,7 @@ impl Writer {
         let call = recorder.write(&pending.note);
         let (failure, problem) = match tokio::time::timeout(ANSWER_WITHIN, call).await {
             Ok(Ok(())) => {
-                self.counted.with_label_values(&["written"]).inc();
+                self.done("written");
                 self.said_away = false;
                 return;
             }
@@ -181,7 +189,12 @@ impl Writer {
     }
 
     fn give_up(&self) {
-        self.counted.with_label_values(&["failed"]).inc();
+        self.done("failed");
+    }
+
+    fn done(&self, result: &str) {
+        self.counted.with_label_values(&[result]).inc();
+        self.waiting.fewer();
     }
 
     /// Once: a namespace that is on its way out forbids, too, and such come and go.

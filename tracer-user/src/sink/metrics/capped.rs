@@ -110,6 +110,12 @@ impl<const N: usize> Capped<N> {
         });
     }
 
+    /// How many series there are, those that others were folded into among them.
+    pub(super) fn len(&self) -> usize {
+        let known = self.lock();
+        known.own.len() + known.others.len()
+    }
+
     /// Every series, those that were folded too, with labels in the order of `names`.
     pub(super) fn export(&self, metric: &str, names: &[&str; N]) -> Vec<Series> {
         let known = self.lock();

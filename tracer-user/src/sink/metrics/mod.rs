@@ -1,37 +1,27 @@
 //! Prometheus metrics: counters of packets, never an address or a port as a label.
 
 mod capped;
+mod read;
 
 pub use capped::{Capped, Series};
+pub use read::{Losses, Sizes};
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use tracer_policy::Cluster;
 use tracer_policy::model::Pod;
 
 use crate::decode::RawDrop;
 use crate::record::{Class, Direction, Drop, DropAction, Peer, PolicyVerdict};
+use read::ReadAtScrape;
 
 /// How long a series stays when nothing it is of is there any more: a few scrapes, so that its last packets
 /// are seen.
 const EXPIRY: Duration = Duration::from_mins(15);
-
-/// What the kernel side and the pipeline have counted themselves; read at scrape time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Drops that the kernel side saw and could not hand over: the ring was full, mostly.
-    pub kernel: u64,
-    /// Records that could not be decoded.
-    pub decode: u64,
-    /// Packets that found no room in the table of flows, hence are counted without details.
-    pub roomless: u64,
-    /// Nanoseconds that tracer's programs ran in the kernel, and how often, as far as it was measured.
-    pub cost: (u64, u64),
-}
 
 /// All metrics of the agent.
 #[derive(Debug)]
@@ -43,16 +33,6 @@ pub struct Metrics {
     disagreements: Capped<3>,
     events: IntCounterVec,
     read: Mutex<ReadAtScrape>,
-}
-
-#[derive(Debug)]
-struct ReadAtScrape {
-    lost: IntCounterVec,
-    evictions: IntCounter,
-    kernel_ns: IntCounter,
-    kernel_runs: IntCounter,
-    synced: IntGauge,
-    followed_until: IntGauge,
 }
 
 const DROPS: (&str, [&str; 8]) = (
@@ -265,24 +245,23 @@ impl Metrics {
 
     /// Whether the cluster's state is whole and current, and until when it was followed.
     pub fn set_state(&self, synced: bool, followed_until: Option<Timestamp>) {
-        let read = self.read();
-        read.synced.set(i64::from(synced));
-        let until = followed_until.map_or(0, Timestamp::as_second);
-        read.followed_until.set(until);
+        self.read().set_state(synced, followed_until);
     }
 
-    /// The text exposition format, with what was counted elsewhere as of now.
+    /// The text exposition format, with what others have counted and hold as of now.
     ///
     /// # Errors
     /// Where the encoder finds a metric it cannot write, which is a defect.
-    pub fn render(&self, losses: Losses) -> prometheus::Result<String> {
+    pub fn render(&self, losses: Losses, sizes: &Sizes) -> prometheus::Result<String> {
         let read = self.read();
-        for (stage, total) in [("kernel", losses.kernel), ("decode", losses.decode)] {
-            raise_to(&read.lost.with_label_values(&[stage]), total);
-        }
-        raise_to(&read.evictions, losses.roomless);
-        raise_to(&read.kernel_ns, losses.cost.0);
-        raise_to(&read.kernel_runs, losses.cost.1);
+        read.set_losses(losses);
+        read.set_sizes(sizes);
+        read.set_series([
+            (DROPS.0, self.drops.len()),
+            (POLICY_DROPS.0, self.policy_drops.len()),
+            (INVISIBLE.0, self.invisible.len()),
+            (DISAGREEMENTS.0, self.disagreements.len()),
+        ]);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -334,11 +313,6 @@ impl super::Sink for Count {
     }
 }
 
-/// Counters that others own are raised to what they say, never set back.
-fn raise_to(counter: &IntCounter, total: u64) {
-    counter.inc_by(total.saturating_sub(counter.get()));
-}
-
 fn owner(peer: Option<&Peer>) -> (&str, &str) {
     let Some(peer) = peer else { return ("", "") };
     (
@@ -349,50 +323,6 @@ fn owner(peer: Option<&Peer>) -> (&str, &str) {
             .or(peer.pod.as_deref())
             .unwrap_or(""),
     )
-}
-
-impl ReadAtScrape {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let read = Self {
-            lost: IntCounterVec::new(
-                Opts::new(
-                    "tracer_events_lost_total",
-                    "Drops that were lost on the way, by stage.",
-                ),
-                &["stage"],
-            )?,
-            evictions: IntCounter::new(
-                "tracer_flow_table_evictions_total",
-                "Packets whose flow found no room in the kernel's table: counted in tracer_drops_total by their reason alone.",
-            )?,
-            kernel_ns: IntCounter::new(
-                "tracer_kernel_ns_total",
-                "Nanoseconds that tracer's programs ran in the kernel, while it measures (--measure-cost).",
-            )?,
-            kernel_runs: IntCounter::new(
-                "tracer_kernel_runs_total",
-                "How often tracer's programs ran in the kernel, while it measures (--measure-cost).",
-            )?,
-            synced: IntGauge::new(
-                "tracer_cluster_synced",
-                "1 where cluster state is complete, 0 where it is missing or stale.",
-            )?,
-            followed_until: IntGauge::new(
-                "tracer_cluster_state_timestamp_seconds",
-                "Unix time until which the cluster was followed; that of the snapshot where the agent works from one; 0: never.",
-            )?,
-        };
-        for stage in ["kernel", "decode"] {
-            read.lost.with_label_values(&[stage]);
-        }
-        registry.register(Box::new(read.lost.clone()))?;
-        registry.register(Box::new(read.evictions.clone()))?;
-        registry.register(Box::new(read.kernel_ns.clone()))?;
-        registry.register(Box::new(read.kernel_runs.clone()))?;
-        registry.register(Box::new(read.synced.clone()))?;
-        registry.register(Box::new(read.followed_until.clone()))?;
-        Ok(read)
-    }
 }
 
 struct Family<'a> {

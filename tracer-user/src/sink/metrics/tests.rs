@@ -26,7 +26,9 @@ fn counts_packets_under_every_name_that_fits() {
             name: "second".into(),
         });
     metrics.observe(&drop);
-    let text = metrics.render(Losses::default()).unwrap();
+    let text = metrics
+        .render(Losses::default(), &Sizes::default())
+        .unwrap();
     assert_eq!(
         line(&text, "tracer_drops_total{"),
         r#"tracer_drops_total{action="drop",class="kubelet-probe",destination_namespace="vault",destination_workload="vault",direction="ingress",reason="TC_EGRESS",source_namespace="",source_workload=""} 6"#
@@ -52,7 +54,9 @@ fn a_disagreement_is_counted_apart_from_denials() {
     metrics.observe(&drop);
     drop.class = Some(Class::ConntrackInvalid);
     metrics.observe(&drop);
-    let text = metrics.render(Losses::default()).unwrap();
+    let text = metrics
+        .render(Losses::default(), &Sizes::default())
+        .unwrap();
     assert_eq!(
         line(&text, "tracer_disagreements_total{"),
         r#"tracer_disagreements_total{direction="ingress",namespace="vault",workload="vault"} 1"#
@@ -70,7 +74,9 @@ fn a_policy_that_isolates_and_denies_is_counted_once() {
         rule: "spec.ingress[0]".into(),
     });
     metrics.observe(&drop);
-    let text = metrics.render(Losses::default()).unwrap();
+    let text = metrics
+        .render(Losses::default(), &Sizes::default())
+        .unwrap();
     let counted = line(&text, "tracer_policy_drops_total{");
     assert!(counted.ends_with("} 1"), "{counted}");
 }
@@ -84,7 +90,9 @@ fn a_full_family_folds_and_says_so_and_loses_nothing() {
         metrics.observe(&drop);
         metrics.observe(&drop);
     }
-    let text = metrics.render(Losses::default()).unwrap();
+    let text = metrics
+        .render(Losses::default(), &Sizes::default())
+        .unwrap();
     let sum: u64 = text
         .lines()
         .filter(|line| line.starts_with("tracer_drops_total{"))
@@ -92,6 +100,8 @@ fn a_full_family_folds_and_says_so_and_loses_nothing() {
         .sum();
     assert_eq!(sum, 10);
     assert!(text.contains(r#"destination_workload="other""#), "{text}");
+    let series = r#"tracer_metric_series{metric="tracer_drops_total"} 3"#;
+    assert!(text.lines().any(|line| line == series), "{text}");
     assert!(
         text.contains(r#"tracer_series_folded_total{metric="tracer_drops_total"} 6"#),
         "{text}"
@@ -108,12 +118,22 @@ fn what_others_counted_is_read_at_scrape_time() {
         decode: 1,
         cost: (100, 5),
     };
-    metrics.render(losses).unwrap();
+    metrics.render(losses, &Sizes::default()).unwrap();
     let text = metrics
-        .render(Losses {
-            kernel: 6,
-            ..losses
-        })
+        .render(
+            Losses {
+                kernel: 6,
+                ..losses
+            },
+            &Sizes {
+                flows: (3, 16_384),
+                objects: vec![("pods", 12)],
+                waiting: 1,
+                events: 2,
+                readers: 4,
+                history: (5, 600),
+            },
+        )
         .unwrap();
     assert_eq!(
         line(&text, r#"tracer_events_lost_total{stage="kernel"}"#),
@@ -121,6 +141,19 @@ fn what_others_counted_is_read_at_scrape_time() {
     );
     assert!(text.contains("tracer_kernel_ns_total 100"));
     assert!(text.contains("tracer_kernel_runs_total 5"));
+    for size in [
+        "tracer_flow_table_entries 3",
+        "tracer_flow_table_capacity 16384",
+        r#"tracer_cluster_objects{kind="pods"} 12"#,
+        "tracer_drops_waiting 1",
+        "tracer_kubernetes_events_waiting 2",
+        "tracer_stream_readers 4",
+        "tracer_stream_history_drops 5",
+        "tracer_stream_history_bytes 600",
+        r#"tracer_metric_series{metric="tracer_drops_total"} 0"#,
+    ] {
+        assert!(text.lines().any(|line| line == size), "{size}: {text}");
+    }
 }
 
 #[test]
@@ -148,7 +181,9 @@ fn series_expire_with_their_objects() {
     metrics.observe(&other);
     let at = |cluster: &Cluster, later: Duration| {
         metrics.expire(cluster, Instant::now() + later);
-        let text = metrics.render(Losses::default()).unwrap();
+        let text = metrics
+            .render(Losses::default(), &Sizes::default())
+            .unwrap();
         [
             "tracer_drops_total{",
             "tracer_policy_drops_total{",
@@ -172,7 +207,9 @@ fn series_expire_with_their_objects() {
     assert_eq!(at(&cluster, late), [0, 0, 0]);
 
     // What was folded into `other` is nobody's, and there is room for others again.
-    let text = metrics.render(Losses::default()).unwrap();
+    let text = metrics
+        .render(Losses::default(), &Sizes::default())
+        .unwrap();
     assert!(text.contains("destination_workload=\"other\""), "{text}");
     metrics.observe(&probe());
     assert_eq!(at(&cluster, soon), [1, 1, 1]);
