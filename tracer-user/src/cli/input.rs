@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, color};
 use crate::record::Drop;
+use crate::stream::{CutOff, Greeting};
 
 /// A line of recorded drops longer than this is not one of ours, in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -38,7 +39,22 @@ impl Iterator for Recorded {
             if text.trim().is_empty() {
                 continue;
             }
-            return Some(serde_json::from_str(&text).map_err(|error| Error::Line {
+            let error = match serde_json::from_str(&text) {
+                Ok(drop) => return Some(Ok(drop)),
+                Err(error) => error,
+            };
+            // An agent's stream, kept as it came, has lines of its own around the drops.
+            if let Ok(CutOff { missed }) = serde_json::from_str(&text) {
+                color::warn(&format!(
+                    "{}, line {line}: the agent cut its reader off, and {missed} drops are missing here",
+                    self.path.display()
+                ));
+                continue;
+            }
+            if serde_json::from_str::<Greeting>(&text).is_ok() {
+                continue;
+            }
+            return Some(Err(Error::Line {
                 path: self.path.clone(),
                 line,
                 problem: format!(
@@ -125,6 +141,17 @@ mod tests {
         assert_eq!(recorded.next().unwrap().unwrap().node, "node-a");
         let error = recorded.next().unwrap().unwrap_err().to_string();
         assert!(error.contains(", line 3: not a recorded drop"), "{error}");
+        assert!(recorded.next().is_none());
+    }
+
+    #[test]
+    fn an_agents_own_lines_are_passed_over() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let drop = include_str!("../../tests/data/probe.json").replace('\n', "");
+        let greeting = r#"{"version":1,"node":"node-a"}"#;
+        writeln!(file, "{greeting}\n{drop}\n{{\"missed\":7}}").unwrap();
+        let mut recorded = Recorded::open(file.path()).unwrap();
+        assert_eq!(recorded.next().unwrap().unwrap().node, "node-a");
         assert!(recorded.next().is_none());
     }
 
