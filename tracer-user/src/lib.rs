@@ -19,5 +19,6 @@ pub mod http;
 pub mod kernel;
 pub mod pipeline;
 pub mod record;
+pub mod report;
 pub mod sink;
 pub mod stream;

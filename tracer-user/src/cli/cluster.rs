@@ -71,6 +71,29 @@ pub(super) fn given(common: &Common) -> Result<Option<Arc<Cluster>>, Error> {
     Ok(Some(Arc::new(loaded.cluster)))
 }
 
+/// The state for commands that can do without.
+pub(super) struct Optional {
+    pub(super) cluster: Cluster,
+    /// Whether it was asked for with `--cluster`, and not merely found.
+    pub(super) asked: bool,
+}
+
+/// The state given with `--cluster`, else of the live cluster where one is found and answers.
+pub(super) fn optional(common: &Common) -> Result<Option<Optional>, Error> {
+    let asked = asked(common)?.is_some();
+    let loaded = match found(common) {
+        Err(error) if !asked => {
+            color::warn(&format!("going on without a cluster: {error}"));
+            None
+        }
+        loaded => loaded?,
+    };
+    Ok(loaded.map(|loaded| Optional {
+        cluster: loaded.cluster,
+        asked,
+    }))
+}
+
 /// The state for commands that cannot do without.
 pub(super) fn required(common: &Common, command: &str) -> Result<Loaded, Error> {
     match source(common)? {

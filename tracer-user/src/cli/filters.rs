@@ -1,4 +1,4 @@
-//! The filter options of `watch` and `suggest`, and `--not` before them.
+//! The filter options of `watch`, `report` and `suggest`, and `--not` before them.
 
 use clap::{ArgAction, ArgMatches, Args};
 

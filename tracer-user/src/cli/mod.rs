@@ -14,6 +14,7 @@ mod explain;
 mod filters;
 mod input;
 mod lint;
+mod report;
 mod settings;
 mod suggest;
 mod verdict;
@@ -133,7 +134,6 @@ impl CaptureArgs {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one in the process")]
 enum Command {
     /// Live stream of drops on this node, or a replay of recorded ones.
     Watch(watch::WatchArgs),
@@ -143,6 +143,8 @@ enum Command {
     Suggest(suggest::SuggestArgs),
     /// Find the invisible-traffic mistakes in policies before they bite.
     Lint(lint::LintArgs),
+    /// One self-contained HTML page from recorded drops: the incident's timeline and its fix.
+    Report(report::ReportArgs),
     /// What this kernel, host and cluster offer, which hooks will be used, what is missing and why.
     Doctor(doctor::DoctorArgs),
     /// The node daemon: metrics and health over HTTP.
@@ -180,6 +182,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Error> {
         Command::Explain(args) => explain::run(&args, &cli.common),
         Command::Suggest(args) => suggest::run(&args, &cli.common, own),
         Command::Lint(args) => lint::run(&args, &cli.common),
+        Command::Report(args) => report::run(&args, &cli.common, own),
         Command::Doctor(args) => doctor::run(&args, &cli.common),
         Command::Agent(args) => agent::run(&args, &cli.common),
     }

@@ -5,7 +5,7 @@ pub mod events;
 mod json;
 pub mod metrics;
 mod pcapng;
-mod text;
+pub(crate) mod text;
 mod wide;
 
 pub use compact::Compact;

@@ -51,7 +51,7 @@ pub(super) fn peer_with_port(end: Option<&Peer>) -> String {
 }
 
 /// Who sent: as [`peer`], with the process where it was one of this machine.
-pub(super) fn source(end: Option<&Peer>) -> String {
+pub(crate) fn source(end: Option<&Peer>) -> String {
     let mut text = peer(end);
     if let Some(process) = end.and_then(|end| end.process.as_ref()) {
         let _ = write!(text, " [{}]", process.name);
@@ -60,7 +60,7 @@ pub(super) fn source(end: Option<&Peer>) -> String {
 }
 
 /// The hook, with the programs that stand there: `tc egress (cil_to_container)`.
-pub(super) fn hook(drop: &Drop) -> Option<String> {
+pub(crate) fn hook(drop: &Drop) -> Option<String> {
     let hook = drop.drop.hook.as_deref()?;
     let names: Vec<_> = names(drop).collect();
     Some(if names.is_empty() {
@@ -88,7 +88,7 @@ pub(super) fn datapath(drop: &Drop) -> Option<String> {
 }
 
 /// What a packet carries: `carries vault/vault-0 → 10.43.0.10:53 UDP (VXLAN 1)`.
-pub(super) fn inner(inner: &Inner) -> String {
+pub(crate) fn inner(inner: &Inner) -> String {
     let flow = format!(
         "{} → {} {}",
         source(Some(&inner.source)),
@@ -104,7 +104,7 @@ pub(super) fn inner(inner: &Inner) -> String {
 }
 
 /// To whom: as [`peer_with_port`], with the Service or the address that led there.
-pub(super) fn destination(end: Option<&Peer>) -> String {
+pub(crate) fn destination(end: Option<&Peer>) -> String {
     let mut text = peer_with_port(end);
     let Some(original) = end.and_then(|end| end.original) else {
         return text;
