@@ -21,7 +21,7 @@ struct Arguments {
     /// The `tracer` binary.
     #[arg(long)]
     tracer: PathBuf,
-    /// Where manifests, recorded drops and the suggested policy are left.
+    /// Where manifests, recorded drops, the suggested policy and the report are left.
     #[arg(long)]
     out: PathBuf,
 }

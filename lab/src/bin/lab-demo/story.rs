@@ -111,9 +111,15 @@ fn tell_all(arguments: &Arguments, files: &Files) -> Result<()> {
         "tracer counted {seen} drops, and so did the enforcer: exactly as many"
     ));
     enforcer.remove(&lab)?;
+    tell::command("tracer report --cluster cluster.yaml --input drops.jsonl -o report.html");
+    report(tracer, files)?;
 
     differences(shape);
-    tell::say(&format!("\nThe recorded drops: {}", files.drops.display()));
+    tell::say(&format!(
+        "\nThe recorded drops: {}\nThe incident as a page, for a browser: {}",
+        files.drops.display(),
+        files.report.display()
+    ));
     Ok(())
 }
 
@@ -205,6 +211,24 @@ fn suggest(tracer: &Path, files: &Files) -> Result<String> {
     String::from_utf8(output.stdout).context("the suggestion is not UTF-8")
 }
 
+fn report(tracer: &Path, files: &Files) -> Result<()> {
+    let output = Command::new(tracer)
+        .arg("report")
+        .arg("--cluster")
+        .arg(&files.cluster)
+        .arg("--input")
+        .arg(&files.drops)
+        .arg("--output")
+        .arg(&files.report)
+        .output()?;
+    ensure!(
+        output.status.success() && files.report.exists(),
+        "tracer report wrote no page: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
 /// Where the story is not what stock K3s does.
 fn differences(shape: Shape) {
     tell::chapter(7, "Where this differs from your cluster");
@@ -230,6 +254,7 @@ struct Files {
     cluster: PathBuf,
     drops: PathBuf,
     suggested: PathBuf,
+    report: PathBuf,
 }
 
 impl Files {
@@ -240,8 +265,9 @@ impl Files {
             cluster: folder.join("cluster.yaml"),
             drops: folder.join("drops.jsonl"),
             suggested: folder.join("suggested.yaml"),
+            report: folder.join("report.html"),
         };
-        for old in [&files.cluster, &files.drops, &files.suggested] {
+        for old in files.all() {
             match fs::remove_file(old) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("cannot remove {}", old.display()));
@@ -250,6 +276,10 @@ impl Files {
             }
         }
         Ok(files)
+    }
+
+    fn all(&self) -> [&PathBuf; 4] {
+        [&self.cluster, &self.drops, &self.suggested, &self.report]
     }
 
     fn write_cluster(&self, lab: &Lab) -> Result<()> {
@@ -266,8 +296,8 @@ impl Files {
         let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else {
             return Ok(());
         };
-        let left = [&self.folder, &self.cluster, &self.drops, &self.suggested];
-        for path in left.into_iter().filter(|path| path.exists()) {
+        let left = [&self.folder].into_iter().chain(self.all());
+        for path in left.filter(|path| path.exists()) {
             std::os::unix::fs::chown(path, Some(user), Some(group))
                 .with_context(|| format!("cannot give {} back", path.display()))?;
         }
