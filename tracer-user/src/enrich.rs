@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tracer_policy::model::{Labels, Pod, Protocol};
-use tracer_policy::{Cluster, Decides, Owner, Role};
+use tracer_policy::{Cluster, Owner, Role};
 
 use crate::decode::{Flow, Story};
 use crate::record::{Endpoint, Peer, PeerKind, ProcessInfo, ServiceInfo};
@@ -50,7 +50,7 @@ impl Known {
             Self::Yes
         } else if is_nobodys(ip) {
             Self::Nobodys
-        } else if cluster.unread(Decides::Ends).next().is_some() {
+        } else if cluster.unread_at(ip).is_some() {
             Self::Unread
         } else if ranges.contain(ip.to_canonical()) || cluster.is_among_pods(ip) {
             Self::Unheld

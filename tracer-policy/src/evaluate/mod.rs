@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::cluster::{Cluster, Decides, Role};
+use crate::cluster::{Cluster, Role};
 use crate::flow::{End, Flow};
 use crate::model::Protocol;
 use crate::ordered;
@@ -308,7 +308,7 @@ impl Judge<'_> {
             }
         };
         if verdict == Outcome::Denied
-            && let Some(reason) = self.cluster.unread_reason(Decides::Policies)
+            && let Some(reason) = self.cluster.unread_for(pod_namespaces(pair))
         {
             notes.push(reason);
         }
@@ -325,15 +325,12 @@ impl Judge<'_> {
 
     /// What could not be read that may stop a pair which nothing known stops.
     fn unread(&self, pair: &Pair<'_>) -> Option<String> {
-        let whos = [&pair.from.who, &pair.to.who];
-        let is = |wanted: fn(&Who<'_>) -> bool| whos.into_iter().any(wanted);
-        let policies = is(|who| matches!(who, Who::Pod { .. }))
-            .then(|| self.cluster.unread_reason(Decides::Policies))
-            .flatten();
+        let policies = self.cluster.unread_for(pod_namespaces(pair));
+        let ends = [(&pair.from.who, pair.from_ip), (&pair.to.who, pair.to_ip)];
         policies.or_else(|| {
-            is(|who| matches!(who, Who::External))
-                .then(|| self.cluster.unread_reason(Decides::Ends))
-                .flatten()
+            ends.into_iter()
+                .filter(|(who, _)| matches!(who, Who::External))
+                .find_map(|(_, ip)| self.cluster.unread_at(ip?))
         })
     }
 
@@ -376,6 +373,14 @@ impl Judge<'_> {
         }
         None
     }
+}
+
+/// The namespaces of the ends that are pods.
+fn pod_namespaces<'a>(pair: &Pair<'a>) -> [Option<&'a str>; 2] {
+    [pair.from, pair.to].map(|party| match &party.who {
+        Who::Pod { entry, .. } => Some(entry.pod.id.namespace.as_str()),
+        Who::Node(_) | Who::External => None,
+    })
 }
 
 fn is_own_node(node: &Who<'_>, pod: &Who<'_>) -> bool {

@@ -244,29 +244,3 @@ fn a_host_network_pod_has_its_own_address_or_else_its_nodes_internal_one() {
     other.apply_pod(host);
     allowed(&other, &tcp("a/host", "b/client", 1));
 }
-
-#[test]
-fn what_could_not_be_read_is_never_taken_for_leave() {
-    use tracer_policy::Decides;
-    let isolated = base(&[("a", "podSelector: {}, policyTypes: [Ingress]")]);
-    let mut cluster = isolated.clone();
-    cluster.mark_unread("adminnetworkpolicies", Decides::Policies);
-    let back = tcp("a/web", "b/client", 80);
-    unknown(&cluster, &back, "adminnetworkpolicies could not be read");
-    let verdict = denied(&cluster, &tcp("b/client", "a/web", 80));
-    assert!(
-        verdict.notes[0].contains("adminnetworkpolicies"),
-        "{verdict:?}"
-    );
-    // Between nodes no policy has a say.
-    allowed(&cluster, &tcp("10.10.0.11", "10.10.0.12", 80));
-    cluster.mark_read("adminnetworkpolicies");
-    allowed(&cluster, &back);
-
-    cluster.mark_unread("pods", Decides::Ends);
-    allowed(&cluster, &back);
-    let out = tcp("a/web", "192.0.2.1", 80);
-    unknown(&cluster, &out, "pods could not be read");
-    cluster.mark_read("pods");
-    allowed(&cluster, &out);
-}

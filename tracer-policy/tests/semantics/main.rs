@@ -8,6 +8,7 @@ mod ends;
 mod index;
 mod language;
 mod profiles;
+mod unread;
 
 use common::{apply, cluster};
 use tracer_policy::model::{Labels, Namespace, Phase, Protocol};

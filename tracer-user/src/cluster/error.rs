@@ -90,7 +90,7 @@ pub enum Warning {
         /// Where the later one stands.
         place: Place,
     },
-    /// Objects that decide what passes and are not read: verdicts leave them out.
+    /// Objects that decide what passes and are not read: verdicts that hang on them are unknown.
     Policy {
         /// Version and kind.
         kind: String,
@@ -128,8 +128,8 @@ impl fmt::Display for Warning {
             }
             Self::Policy { kind, place } => write!(
                 f,
-                "{kind} is not read by this version (first at {place}): what such policies allow or deny \
-                 is missing from every verdict"
+                "{kind} is not read by this version (first at {place}): verdicts that hang on such policies \
+                 are unknown"
             ),
             Self::Unread { resource, problem } => write!(
                 f,

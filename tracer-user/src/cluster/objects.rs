@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
-use tracer_policy::Cluster;
+use tracer_policy::{Cluster, Decides};
 
 use super::error::{LoadError, Place, Warning};
 use super::kind::{Kind, Known};
@@ -98,11 +98,17 @@ impl Loaded {
                     let error = LoadError::field(found.place.clone(), error);
                     self.refused_template.get_or_insert(error);
                 }
-                if is_policy(&kind) && !self.skipped.contains_key(&full) {
-                    self.warnings.push(Warning::Policy {
-                        kind: full.clone(),
-                        place: found.place,
-                    });
+                if is_policy(&kind) {
+                    match namespace(&found.object) {
+                        Some(own) => self.cluster.mark_unread_in(&full, own),
+                        None => self.cluster.mark_unread(&full, Decides::Policies),
+                    }
+                    if !self.skipped.contains_key(&full) {
+                        self.warnings.push(Warning::Policy {
+                            kind: full.clone(),
+                            place: found.place,
+                        });
+                    }
                 }
                 *self.skipped.entry(full).or_default() += 1;
                 return Ok(());
@@ -144,6 +150,11 @@ impl Loaded {
             other => other.map_err(at),
         }
     }
+}
+
+/// The namespace it says it is in; a kind that is not known may have none.
+fn namespace(object: &Value) -> Option<&str> {
+    object.get("metadata")?.get("namespace")?.as_str()
 }
 
 /// Whether objects of this kind decide what passes, by the name that every such kind ends in:

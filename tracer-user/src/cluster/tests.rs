@@ -273,6 +273,10 @@ fn policies_of_kinds_that_are_not_read_are_not_passed_over_in_silence() {
             "---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n"
         );
     }
+    let _ = write!(
+        text,
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: n}}\n"
+    );
     let loaded = load_text(&text).unwrap();
     let kinds: Vec<_> = loaded
         .warnings()
@@ -290,6 +294,29 @@ fn policies_of_kinds_that_are_not_read_are_not_passed_over_in_silence() {
         ]
     );
     assert_eq!(loaded.skipped["cilium.io/v2 CiliumNetworkPolicy"], 2);
+    let flow = tracer_policy::Flow::tcp("n/p".parse().unwrap(), "192.0.2.1".parse().unwrap(), 1);
+    let verdict = loaded.cluster.evaluate(&flow);
+    assert_eq!(verdict.verdict, tracer_policy::Outcome::Unknown);
+    assert_eq!(
+        verdict.reason.unwrap(),
+        "cilium.io/v2 CiliumClusterwideNetworkPolicy, cilium.io/v2 CiliumNetworkPolicy could not be read: \
+         what they decide is not known"
+    );
+}
+
+#[test]
+fn a_namespaced_policy_that_is_not_read_is_missing_in_its_namespace_only() {
+    let loaded = load_text(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: x, namespace: n}\n---\n\
+         apiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: p, namespace: n}\n\
+         - metadata: {name: p, namespace: m}\n",
+    )
+    .unwrap();
+    let is_known = |end: &str| {
+        let flow = tracer_policy::Flow::tcp(end.parse().unwrap(), "192.0.2.1".parse().unwrap(), 1);
+        loaded.cluster.evaluate(&flow).verdict != tracer_policy::Outcome::Unknown
+    };
+    assert_eq!([is_known("n/p"), is_known("m/p")], [false, true]);
 }
 
 #[test]
