@@ -89,12 +89,16 @@ fn a_cluster_file_that_is_missing_malformed_or_wrong_is_named_with_what_was_expe
          apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: ok}\n\
          spec: {podSelector: {}, ingress: yes please}\n",
     );
-    explain(path(&wrong), &[path(&wrong), "document 2", "spec.ingress"]);
+    let lint = |path: &str, says: &[&str]| {
+        fails(&["lint", path], 2, says);
+        fails(&["lint", "--cluster", path], 2, says);
+    };
+    lint(path(&wrong), &[path(&wrong), "document 2", "spec.ingress"]);
     let cidr = file(
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: ok}\n\
          spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/99}}]}]}\n",
     );
-    explain(
+    lint(
         path(&cidr),
         &[
             "ok/p",

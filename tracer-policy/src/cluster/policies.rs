@@ -29,6 +29,13 @@ impl Cluster {
         }
     }
 
+    /// Adds or replaces a `NetworkPolicy` of which not all could be read: `policy` is what could, and its
+    /// rules are not known because of `error`. Verdicts that hang on it say so.
+    pub fn apply_unreadable_network_policy(&mut self, policy: &NetworkPolicy, error: CompileError) {
+        let broken = Policy::broken(policy, error, &mut self.interner);
+        self.insert_policy(broken);
+    }
+
     /// Compiles a `NetworkPolicy` against this cluster without adding it.
     ///
     /// # Errors

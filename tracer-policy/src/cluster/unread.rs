@@ -72,6 +72,11 @@ impl Cluster {
         self.unread.0.remove(resource);
     }
 
+    /// Whether this resource or object was said to be unread.
+    pub fn is_unread(&self, resource: &str) -> bool {
+        self.unread.0.contains_key(resource)
+    }
+
     /// What could not be read of what decides this, by name.
     pub fn unread(&self, decides: Decides) -> impl Iterator<Item = &str> {
         self.unread

@@ -48,7 +48,13 @@ impl<'a> Party<'a> {
                     cluster.pod_entry(&id.namespace, &id.name),
                     cluster.namespace_entry(&id.namespace),
                 ) else {
-                    return Err(format!("pod {id} is not in the cluster"));
+                    return Err(if cluster.is_unread(&format!("Pod {id}")) {
+                        format!(
+                            "Pod {id} could not be read: which policies apply to it is not known"
+                        )
+                    } else {
+                        format!("pod {id} is not in the cluster")
+                    });
                 };
                 if entry.pod.phase.finished() {
                     return Err(format!(

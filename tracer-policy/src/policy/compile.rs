@@ -68,7 +68,8 @@ impl Policy {
     }
 
     /// What stands in for a policy that does not compile: it selects what its selector says, or the
-    /// whole namespace where that is what is wrong, and may allow anything.
+    /// whole namespace where that is what is wrong, in the directions its types say, and may allow
+    /// anything.
     pub(crate) fn broken(
         policy: &NetworkPolicy,
         error: CompileError,
@@ -80,11 +81,12 @@ impl Policy {
             .as_ref()
             .and_then(|s| Selector::compile(s, "", symbols).ok())
             .unwrap_or_default();
+        let (ingress, egress) = directions(&spec).unwrap_or((true, true));
         Self {
             id: PolicyRef::of(policy),
             selector,
-            ingress: Some(Box::new([])),
-            egress: Some(Box::new([])),
+            ingress: ingress.then(Box::default),
+            egress: egress.then(Box::default),
             broken: Some(Arc::new(error)),
             source: Arc::new(spec),
             changed: Change::of(&policy.metadata),
@@ -92,13 +94,10 @@ impl Policy {
     }
 }
 
-type Spec = (Selector, Option<Box<[Rule]>>, Option<Box<[Rule]>>);
-
-fn compile_spec(spec: &NetworkPolicySpec, symbols: &mut impl Symbols) -> Compiled<Spec> {
-    let selector = match &spec.pod_selector {
-        Some(selector) => Selector::compile(selector, "spec.podSelector", symbols)?,
-        None => Selector::default(),
-    };
+/// Whether a policy isolates for ingress and for egress.
+///
+/// pkg/apis/networking/v1/defaults.go: without types, Ingress always, Egress where there are rules.
+fn directions(spec: &NetworkPolicySpec) -> Compiled<(bool, bool)> {
     let types = spec.policy_types.as_deref().unwrap_or_default();
     for (i, name) in types.iter().enumerate() {
         if name != "Ingress" && name != "Egress" {
@@ -109,13 +108,21 @@ fn compile_spec(spec: &NetworkPolicySpec, symbols: &mut impl Symbols) -> Compile
         }
     }
     let has = |direction: Direction| types.iter().any(|t| t == direction.policy_type());
-    let egress_rules = spec.egress.as_deref().unwrap_or_default();
-    // pkg/apis/networking/v1/defaults.go: without types, Ingress always, Egress where there are rules.
-    let (ingress, egress) = if types.is_empty() {
-        (true, !egress_rules.is_empty())
+    Ok(if types.is_empty() {
+        (true, spec.egress.iter().flatten().next().is_some())
     } else {
         (has(Direction::Ingress), has(Direction::Egress))
+    })
+}
+
+type Spec = (Selector, Option<Box<[Rule]>>, Option<Box<[Rule]>>);
+
+fn compile_spec(spec: &NetworkPolicySpec, symbols: &mut impl Symbols) -> Compiled<Spec> {
+    let selector = match &spec.pod_selector {
+        Some(selector) => Selector::compile(selector, "spec.podSelector", symbols)?,
+        None => Selector::default(),
     };
+    let (ingress, egress) = directions(spec)?;
     // Rules of a direction the policy does not isolate are compiled too: they must still be valid.
     let mut ingress_compiled = Vec::new();
     for (i, rule) in spec.ingress.iter().flatten().enumerate() {
@@ -129,7 +136,7 @@ fn compile_spec(spec: &NetworkPolicySpec, symbols: &mut impl Symbols) -> Compile
         )?);
     }
     let mut egress_compiled = Vec::new();
-    for (i, rule) in egress_rules.iter().enumerate() {
+    for (i, rule) in spec.egress.iter().flatten().enumerate() {
         let path = format!("spec.egress[{i}]");
         egress_compiled.push(compile_rule(
             path,

@@ -10,7 +10,7 @@ use tracer_policy::Cluster;
 use super::{Common, Error, color};
 use crate::attribute::Attributor;
 use crate::cluster::live::{self, Found, Keeper, Recorder, Snapshot};
-use crate::cluster::{Kind, Loaded, host, load, load_onto};
+use crate::cluster::{Kind, Loaded, host, load, load_onto, load_what_can_be_read};
 use crate::http::State;
 use crate::pipeline::{Following, Waker};
 
@@ -96,6 +96,19 @@ pub(super) fn optional(common: &Common) -> Result<Option<Optional>, Error> {
 
 /// The state for commands that cannot do without.
 pub(super) fn required(common: &Common, command: &str) -> Result<Loaded, Error> {
+    required_as(common, command, read)
+}
+
+/// As [`required`], and objects that are not as the API says are errors.
+pub(super) fn required_whole(common: &Common, command: &str) -> Result<Loaded, Error> {
+    required_as(common, command, |path| Ok(said(load(path)?)))
+}
+
+fn required_as(
+    common: &Common,
+    command: &str,
+    read: impl FnOnce(&Path) -> Result<Loaded, Error>,
+) -> Result<Loaded, Error> {
     match source(common)? {
         Some(Source::Path(path)) => read(&path),
         Some(Source::Kube(found)) => list(&found),
@@ -245,19 +258,20 @@ async fn kept(
     (as_of, recorder.ok())
 }
 
-/// Reads objects, and says what is worth saying of them.
-pub(super) fn read(path: &Path) -> Result<Loaded, Error> {
-    Ok(said(load(path)?))
+/// Reads what can be read of objects, and says what cannot.
+fn read(path: &Path) -> Result<Loaded, Error> {
+    Ok(said(load_what_can_be_read(path)?))
 }
 
-/// Reads objects as if they were applied to what `--cluster` gives, where it is given.
+/// Reads objects as if they were applied to what `--cluster` gives, where it is given. One that is not as the API
+/// says is an error.
 pub(super) fn read_onto(path: &Path, common: &Common) -> Result<(Loaded, bool), Error> {
     match given(common)? {
         Some(cluster) => {
             let loaded = load_onto(path, Arc::unwrap_or_clone(cluster))?;
             Ok((said(loaded), true))
         }
-        None => Ok((read(path)?, false)),
+        None => Ok((said(load(path)?), false)),
     }
 }
 

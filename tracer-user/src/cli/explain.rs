@@ -91,11 +91,13 @@ fn code(denied: bool) -> ExitCode {
     }
 }
 
-/// A pod by name must be there: what is said of one that is not would be made up.
+/// A pod by name must be there: what is said of one that is not would be made up. (Of one that could not be
+/// read the verdict says so.)
 pub(super) fn check_pods(cluster: &Cluster, flow: &Flow) -> Result<(), String> {
     for (field, end) in [("from", &flow.from), ("to", &flow.to)] {
         if let tracer_policy::End::Pod(id) = end
             && cluster.pod_at(id).is_none()
+            && !cluster.is_unread(&format!("Pod {id}"))
         {
             return Err(format!("{field}: no pod {id} in the cluster's objects"));
         }

@@ -86,7 +86,7 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
     }
     let (mut loaded, onto) = match &args.path {
         Some(path) => cluster::read_onto(path, common)?,
-        None => (cluster::required(common, "lint")?, false),
+        None => (cluster::required_whole(common, "lint")?, false),
     };
     loaded.add_pods_of_templates()?;
     if loaded.cluster.pods().next().is_none() {

@@ -19,6 +19,18 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     load_onto(path, Cluster::new())
 }
 
+/// As [`load`], but an object that is not as the API says stops nothing: it is said in the warnings, and
+/// verdicts that hang on it are unknown.
+///
+/// # Errors
+/// Where a file cannot be read, or holds no objects at all.
+pub fn load_what_can_be_read(path: &Path) -> Result<Loaded, LoadError> {
+    let mut loaded = Loaded::default();
+    loaded.go_on_past_errors();
+    read_into(path, &mut loaded)?;
+    Ok(loaded)
+}
+
 /// As [`load`], as if the objects were applied to a cluster that is there already.
 ///
 /// # Errors
@@ -26,6 +38,11 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 pub fn load_onto(path: &Path, cluster: Cluster) -> Result<Loaded, LoadError> {
     let mut loaded = Loaded::default();
     loaded.cluster = cluster;
+    read_into(path, &mut loaded)?;
+    Ok(loaded)
+}
+
+fn read_into(path: &Path, loaded: &mut Loaded) -> Result<(), LoadError> {
     if path == Path::new("-") {
         each_object(path, io::stdin().lock(), |found| loaded.take(found))?;
     } else {
@@ -44,7 +61,7 @@ pub fn load_onto(path: &Path, cluster: Cluster) -> Result<Loaded, LoadError> {
             path: path.to_owned(),
         });
     }
-    Ok(loaded)
+    Ok(())
 }
 
 /// The files that `path` stands for.

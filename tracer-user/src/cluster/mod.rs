@@ -8,15 +8,17 @@ mod kind;
 mod lines;
 pub mod live;
 mod meter;
+mod nulls;
 pub mod object;
 mod objects;
+mod salvage;
 mod stream;
 mod templates;
 mod unique;
 mod yaml;
 
 pub use error::{LoadError, Place, Warning};
-pub use files::{load, load_onto};
+pub use files::{load, load_onto, load_what_can_be_read};
 pub use kind::Kind;
 pub use lines::line_of;
 pub use objects::{Loaded, PolicySource};

@@ -13,6 +13,7 @@ use tracer_policy::model::{self, ApiCallKind, ObjectError, ObjectRef};
 use tracer_policy::{Cluster, CompileError, PolicyKind};
 
 use super::kind::Kind;
+use super::nulls;
 
 /// An object in the form the cluster state takes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,40 +85,50 @@ impl Object {
     ///
     /// # Errors
     /// The first field that does not hold what the API says.
-    pub fn read(kind: Kind, mut object: Value, unknown: Unknown) -> Result<Self, FieldError> {
+    pub fn read(kind: Kind, object: &Value, unknown: Unknown) -> Result<Self, FieldError> {
+        // Looked for only where something is wrong: it is a walk over the whole object.
+        Self::take(kind, object, unknown).or_else(|error| match nulls::filled(object) {
+            Some(filled) => Self::take(kind, &filled, unknown),
+            None => Err(error),
+        })
+    }
+
+    fn take(kind: Kind, object: &Value, unknown: Unknown) -> Result<Self, FieldError> {
+        let ordered = |kind| Self::Ordered(kind, object.clone());
         Ok(match kind {
             Kind::Namespace => {
-                let object: core::Namespace = parse(&object)?;
+                let object: core::Namespace = parse(object)?;
                 Self::Namespace(model::Namespace::try_from(&object)?)
             }
             Kind::Pod => {
-                let object: core::Pod = parse(&object)?;
+                let object: core::Pod = parse(object)?;
                 Self::Pod(Box::new(model::Pod::try_from(&object)?))
             }
             Kind::Node => {
-                let object: core::Node = parse(&object)?;
+                let object: core::Node = parse(object)?;
                 Self::Node(Box::new(model::Node::try_from(&object)?))
             }
             Kind::Service => {
-                let object: core::Service = parse(&object)?;
+                let object: core::Service = parse(object)?;
                 Self::Service(Box::new(model::Service::try_from(&object)?))
             }
             Kind::Endpoints => {
-                let id = id(&object);
-                let object: core::Endpoints = parse(&object)?;
+                let id = id(object);
+                let object: core::Endpoints = parse(object)?;
                 Self::Endpoints(id, model::from_endpoints(&object)?)
             }
             Kind::EndpointSlice => {
-                let id = id(&object);
+                let id = id(object);
                 // v1beta1, all that servers before 1.21 have, differs in no field that is used.
+                let mut object = object.clone();
                 object["apiVersion"] = kind.version().into();
                 let object: discovery::EndpointSlice = parse(&object)?;
                 Self::EndpointSlice(id, model::from_endpoint_slice(&object)?.map(Box::new))
             }
             Kind::NetworkPolicy => {
                 let mut object: networking::NetworkPolicy = match unknown {
-                    Unknown::Refuse => parse_strictly(&object)?,
-                    Unknown::Ignore => parse(&object)?,
+                    Unknown::Refuse => parse_strictly(object)?,
+                    Unknown::Ignore => parse(object)?,
                 };
                 // As kubectl would apply it.
                 object
@@ -127,30 +138,28 @@ impl Object {
                 Self::NetworkPolicy(Box::new(object))
             }
             Kind::ValidatingWebhooks => {
-                let object: admission::ValidatingWebhookConfiguration = parse(&object)?;
+                let object: admission::ValidatingWebhookConfiguration = parse(object)?;
                 let calls = model::ApiCall::of_validating(&object);
                 Self::api_calls(ApiCallKind::Validating, object.metadata.name, calls)
             }
             Kind::MutatingWebhooks => {
-                let object: admission::MutatingWebhookConfiguration = parse(&object)?;
+                let object: admission::MutatingWebhookConfiguration = parse(object)?;
                 let calls = model::ApiCall::of_mutating(&object);
                 Self::api_calls(ApiCallKind::Mutating, object.metadata.name, calls)
             }
             Kind::ApiService => {
-                let object: APIService = parse(&object)?;
+                let object: APIService = parse(object)?;
                 let calls = model::ApiCall::of_api_service(&object);
                 Self::api_calls(ApiCallKind::Aggregated, object.metadata.name, calls)
             }
-            Kind::AdminNetworkPolicy => Self::Ordered(PolicyKind::AdminNetworkPolicy, object),
-            Kind::BaselineAdminNetworkPolicy => {
-                Self::Ordered(PolicyKind::BaselineAdminNetworkPolicy, object)
-            }
-            Kind::ClusterNetworkPolicy => Self::Ordered(PolicyKind::ClusterNetworkPolicy, object),
-            Kind::CalicoNetworkPolicy => Self::Ordered(PolicyKind::CalicoNetworkPolicy, object),
-            Kind::GlobalNetworkPolicy => Self::Ordered(PolicyKind::GlobalNetworkPolicy, object),
-            Kind::CalicoTier => Self::Ordered(PolicyKind::CalicoTier, object),
+            Kind::AdminNetworkPolicy => ordered(PolicyKind::AdminNetworkPolicy),
+            Kind::BaselineAdminNetworkPolicy => ordered(PolicyKind::BaselineAdminNetworkPolicy),
+            Kind::ClusterNetworkPolicy => ordered(PolicyKind::ClusterNetworkPolicy),
+            Kind::CalicoNetworkPolicy => ordered(PolicyKind::CalicoNetworkPolicy),
+            Kind::GlobalNetworkPolicy => ordered(PolicyKind::GlobalNetworkPolicy),
+            Kind::CalicoTier => ordered(PolicyKind::CalicoTier),
             Kind::CalicoNetworkSet | Kind::GlobalNetworkSet => {
-                Self::Ordered(PolicyKind::CalicoNetworkSet, object)
+                ordered(PolicyKind::CalicoNetworkSet)
             }
         })
     }

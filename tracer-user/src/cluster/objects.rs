@@ -8,6 +8,7 @@ use tracer_policy::{Cluster, Decides};
 use super::error::{LoadError, Place, Warning};
 use super::kind::{Kind, Known};
 use super::object::{FieldError, Object, Unknown, describe, full_name};
+use super::salvage::{Lost, salvage};
 use super::stream::Found;
 use super::templates::Templates;
 
@@ -26,6 +27,8 @@ pub struct Loaded {
     /// Matters only to who wants the templates' pods.
     refused_template: Option<LoadError>,
     warnings: Vec<Warning>,
+    /// Whether an object that is not as the API says is only warned of.
+    goes_on: bool,
     seen: HashSet<(Kind, String)>,
 }
 
@@ -56,6 +59,11 @@ impl Loaded {
         Ok(())
     }
 
+    /// An object that is not as the API says stops nothing from now on.
+    pub(super) const fn go_on_past_errors(&mut self) {
+        self.goes_on = true;
+    }
+
     pub(super) fn warn(&mut self, warning: Warning) {
         self.warnings.push(warning);
     }
@@ -82,12 +90,12 @@ impl Loaded {
         let known = match Kind::known(&version, &kind) {
             Known::Read(known) => known,
             Known::Otherwise(known) => {
-                return Err(LoadError::Field {
+                let error = FieldError {
                     object: describe(&found.object),
                     field: "apiVersion".into(),
                     problem: format!("{version} is not read here, expected {}", known.version()),
-                    place: Box::new(found.place),
-                });
+                };
+                return self.refuse(known, found, error);
             }
             Known::Unused => {
                 let full = format!("{version} {kind}");
@@ -134,27 +142,59 @@ impl Loaded {
     }
 
     fn apply(&mut self, kind: Kind, found: Found) -> Result<(), LoadError> {
-        let Found { place, object } = found;
-        let at = |error: FieldError| LoadError::field(place.clone(), error);
-        let object = Object::read(kind, object, Unknown::Refuse).map_err(at)?;
+        let object = match Object::read(kind, &found.object, Unknown::Refuse) {
+            Ok(object) => object,
+            Err(error) => return self.refuse(kind, found, error),
+        };
+        let is_policy = matches!(object, Object::Ordered(..) | Object::NetworkPolicy(_));
         let ordered = matches!(object, Object::Ordered(..));
         match object.apply(&mut self.cluster) {
-            // These kinds still grow: what is not known here makes verdicts unknown, and is said.
-            Err(error) if ordered => {
+            // It is kept as one that is not known. Ordered kinds still grow.
+            Err(error) if ordered || (is_policy && self.goes_on) => {
+                if !is_policy_itself(kind) {
+                    let name = describe(&found.object);
+                    self.cluster.mark_unread(&name, Decides::Policies);
+                }
                 self.warnings.push(Warning::NotKnown {
                     error: error.to_string(),
-                    place,
+                    place: found.place,
                 });
                 Ok(())
             }
-            other => other.map_err(at),
+            other => other.map_err(|error| LoadError::field(found.place, error)),
         }
+    }
+
+    /// What becomes of an object that is not as the API says.
+    fn refuse(&mut self, kind: Kind, found: Found, error: FieldError) -> Result<(), LoadError> {
+        let Found { place, object } = found;
+        if !self.goes_on {
+            return Err(LoadError::field(place, error));
+        }
+        for lost in salvage(kind, object, error, &mut self.cluster) {
+            self.warnings.push(match lost {
+                Lost::Decides(error) => Warning::NotKnown {
+                    error: error.to_string(),
+                    place: place.clone(),
+                },
+                Lost::Aside(error) => Warning::Unreadable(format!("{place}: {error}")),
+            });
+        }
+        Ok(())
     }
 }
 
 /// The namespace it says it is in; a kind that is not known may have none.
 fn namespace(object: &Value) -> Option<&str> {
     object.get("metadata")?.get("namespace")?.as_str()
+}
+
+/// Whether it is a policy and not what policies refer to.
+const fn is_policy_itself(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        Kind::CalicoTier | Kind::CalicoNetworkSet | Kind::GlobalNetworkSet
+    )
 }
 
 /// Whether objects of this kind decide what passes, by the name that every such kind ends in:

@@ -280,7 +280,7 @@ impl Follower {
     /// An object as a change; one that cannot be understood is said, and left as it was.
     fn apply(&self, object: DynamicObject, resource: &str) -> Update {
         let (kind, id) = (self.source.kind, id(&object));
-        match Object::read(kind, plain(object, &self.source), Unknown::Ignore) {
+        match Object::read(kind, &plain(object, &self.source), Unknown::Ignore) {
             Ok(object) => {
                 self.status.readable(resource, &id);
                 Update::Apply(kind, id, object)

@@ -128,7 +128,7 @@ async fn pages(
         objects.extend(
             page.items
                 .into_iter()
-                .map(|object| Object::read(source.kind, plain(object, source), Unknown::Ignore)),
+                .map(|object| Object::read(source.kind, &plain(object, source), Unknown::Ignore)),
         );
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),

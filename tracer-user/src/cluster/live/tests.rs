@@ -17,7 +17,7 @@ fn apply(kind: Kind, object: Value) -> Update {
     Update::Apply(
         kind,
         id,
-        Object::read(kind, object, Unknown::Ignore).unwrap(),
+        Object::read(kind, &object, Unknown::Ignore).unwrap(),
     )
 }
 

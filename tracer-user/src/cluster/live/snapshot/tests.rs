@@ -16,7 +16,7 @@ fn object(kind: Kind, name: &str, spec: Value) -> Update {
     object["metadata"] = json!({"name": name, "namespace": "n", "uid": format!("uid-{name}"),
         "labels": {"app": name}, "creationTimestamp": "2026-01-01T00:00:00Z"});
     let id = ObjectRef::new("n", name);
-    let object = Object::read(kind, object, Unknown::Ignore).unwrap();
+    let object = Object::read(kind, &object, Unknown::Ignore).unwrap();
     Update::Apply(kind, id, object)
 }
 
