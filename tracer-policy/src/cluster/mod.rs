@@ -2,6 +2,7 @@
 
 mod addresses;
 mod api_calls;
+mod backends;
 mod blocks;
 mod dataplane;
 mod former;
@@ -27,6 +28,7 @@ use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
 
 pub use addresses::Owner;
+pub(crate) use backends::Backends;
 pub use former::Former;
 pub(crate) use history::Claim;
 pub use history::Role;

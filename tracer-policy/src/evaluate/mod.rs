@@ -3,6 +3,7 @@
 mod party;
 mod peer;
 mod port;
+mod service;
 mod side;
 
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use crate::model::Protocol;
 use crate::ordered;
 use crate::policy::{Direction, Policy};
 use crate::profile::{Profile, ProfileName};
-use crate::verdict::{EndpointVerdict, Exemption, Outcome, ServiceHop, Side, SideVerdict, Verdict};
+use crate::verdict::{Exemption, Outcome, Side, SideVerdict, Verdict};
 pub(crate) use party::{Party, Who};
 pub(crate) use port::{PortMatch, matches as match_ports};
 pub(crate) use side::{Judged, namespaced};
@@ -150,79 +151,6 @@ impl Judge<'_> {
         }
     }
 
-    /// Judges a flow to a Service's address by what stands behind it; `None` where `ip` is not judged as
-    /// a Service's.
-    fn through_service(&self, from: &Party<'_>, ip: IpAddr, flow: &Flow) -> Option<Verdict> {
-        let cluster = self.cluster;
-        let service = cluster.services_by_ip(ip).next()?;
-        if cluster.pod_entry_at(ip).is_some() {
-            return None;
-        }
-        let Some((service, port)) = flow
-            .port
-            .and_then(|port| cluster.service_at(ip, port, flow.protocol))
-        else {
-            // A load balancer's address may be a node's own: other ports of it are the node's.
-            if cluster.node_at(ip).is_some() {
-                return None;
-            }
-            let what = flow.port.map_or_else(
-                || format!("{} without a port", flow.protocol),
-                |port| format!("port {port}/{}", flow.protocol),
-            );
-            return Some(self.unknown(format!(
-                "{ip} is the address of Service {}, which does not serve {what}",
-                service.id
-            )));
-        };
-        let mut backends = cluster.backends(&service.id, port);
-        // A dual-stack Service translates within a family.
-        backends.retain(|(backend, _)| backend.is_ipv4() == ip.is_ipv4());
-        if backends.is_empty() {
-            return Some(self.unknown(format!(
-                "Service {} has no endpoint for port {}/{}: no policy is asked",
-                service.id, port.port, port.protocol
-            )));
-        }
-        let mut shown: Option<Verdict> = None;
-        let mut endpoints = Vec::with_capacity(backends.len());
-        for (ip, port) in backends {
-            let verdict = match self.party(&End::Ip(ip), false) {
-                Ok(to) => self.parties(from, &to, Some(port), flow.protocol, true),
-                Err(reason) => self.unknown(reason),
-            };
-            endpoints.push(EndpointVerdict {
-                ip,
-                port,
-                verdict: verdict.verdict,
-            });
-            let graver = |v: &Verdict| match v.verdict {
-                Outcome::Allowed => 0,
-                Outcome::Unknown => 1,
-                Outcome::Denied => 2,
-            };
-            if shown.as_ref().is_none_or(|s| graver(&verdict) > graver(s)) {
-                shown = Some(verdict);
-            }
-        }
-        let mut verdict = shown?;
-        let alike = endpoints
-            .iter()
-            .filter(|e| e.verdict == verdict.verdict)
-            .count();
-        if alike < endpoints.len() {
-            verdict.notes.push(format!(
-                "the verdict differs by endpoint: this one holds for {alike} of {}",
-                endpoints.len()
-            ));
-        }
-        verdict.service = Some(ServiceHop {
-            id: service.id.clone(),
-            endpoints,
-        });
-        Some(verdict)
-    }
-
     /// Judges a flow between two parties, over each family they share.
     fn parties(
         &self,
@@ -344,7 +272,7 @@ impl Judge<'_> {
                 namespaced(self, pair, direction, entry)
             }
             Who::Pod { entry, .. } => ordered::judge(self, pair, direction, entry),
-            Who::Node(_) | Who::External => Judged::not_isolated(),
+            Who::Node(_) | Who::External | Who::Untold => Judged::not_isolated(),
         }
     }
 
@@ -379,7 +307,7 @@ impl Judge<'_> {
 fn pod_namespaces<'a>(pair: &Pair<'a>) -> [Option<&'a str>; 2] {
     [pair.from, pair.to].map(|party| match &party.who {
         Who::Pod { entry, .. } => Some(entry.pod.id.namespace.as_str()),
-        Who::Node(_) | Who::External => None,
+        Who::Node(_) | Who::External | Who::Untold => None,
     })
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Who<'a> {
     Node(Option<&'a str>),
     /// Neither.
     External,
+    /// Nobody can tell: it may be any of these.
+    Untold,
 }
 
 enum Ips<'a> {
@@ -85,6 +87,14 @@ impl<'a> Party<'a> {
                     ips,
                 })
             }
+        }
+    }
+
+    /// An end of which nothing is known.
+    pub(crate) const fn untold() -> Self {
+        Self {
+            who: Who::Untold,
+            ips: Ips::Many(&[]),
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) enum PeerMatch {
     Yes,
     /// How near the nearest peer came (0 to 99), what of it failed, and which it was.
     No(u32, Failed, usize),
-    /// A peer asks for an address and the end has none yet.
+    /// A peer asks for an address and the end has none yet, or it is not known who the end is.
     Undecided,
 }
 
@@ -45,12 +45,13 @@ pub(super) fn matches(
                     match_pod(in_scope, pods, &entry.labels)
                 }
                 Who::Node(_) | Who::External => PeerMatch::No(5, Failed::Peer, 0),
+                Who::Untold => PeerMatch::Undecided,
             },
             Peer::Ip { cidr, except } => {
                 let seen = match other.who {
                     Who::Pod { .. } => judge.profile.ipblock_matches_pods,
                     Who::Node(_) => judge.profile.ipblock_matches_nodes,
-                    Who::External => true,
+                    Who::External | Who::Untold => true,
                 };
                 match (seen, other_ip) {
                     (false, _) => PeerMatch::No(10, Failed::Peer, 0),

@@ -36,7 +36,7 @@ pub(crate) fn matches(ports: Option<&[Port]>, pair: &Pair<'_>) -> PortMatch {
                 Who::Pod { entry, .. } => entry.pod.ports.iter().any(|p| {
                     p.port == port && p.protocol == pair.protocol && p.name.as_deref() == Some(name)
                 }),
-                Who::Node(_) | Who::External => false,
+                Who::Node(_) | Who::External | Who::Untold => false,
             },
             (PortNumber::Range(..) | PortNumber::Named(_), None) => {
                 undecided = true;

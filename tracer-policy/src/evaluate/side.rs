@@ -208,7 +208,7 @@ fn describe(
                 write_labels(&mut text, namespace.labels());
                 text
             }
-            Who::Node(_) | Who::External => party_text(other, other_ip),
+            Who::Node(_) | Who::External | Who::Untold => party_text(other, other_ip),
         },
         Failed::Peer | Failed::NoRules => party_text(other, other_ip),
     };
@@ -236,7 +236,7 @@ fn write_name(out: &mut String, party: &Party<'_>) {
         }
         Who::Node(Some(node)) => push(&["node ", node]),
         Who::Node(None) => push(&["the node"]),
-        Who::External => push(&["the other end"]),
+        Who::External | Who::Untold => push(&["the other end"]),
     }
 }
 
@@ -258,7 +258,7 @@ fn party_text(party: &Party<'_>, ip: Option<IpAddr>) -> String {
             let _ = write!(text, " ({ip}), an address no podSelector can match");
         }
         (Who::Node(_), None) => text.push_str(", which no podSelector can match"),
-        (Who::External, _) => {}
+        (Who::External | Who::Untold, _) => {}
     }
     text
 }

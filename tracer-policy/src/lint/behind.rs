@@ -1,7 +1,7 @@
 //! Pods behind a Service whose endpoints nobody has worked out yet.
 
 use crate::cluster::Cluster;
-use crate::model::{Pod, Protocol, Service, ServicePort, TargetPort};
+use crate::model::{Pod, Protocol, Service, ServicePort};
 
 /// The port of `pod` that a Service's port leads to by the Service's own selector; `None` where it does not,
 /// or where endpoints say what stands behind the Service.
@@ -11,23 +11,7 @@ pub(super) fn by_selector(
     port: &ServicePort,
     pod: &Pod,
 ) -> Option<u16> {
-    let selects = !service.selector.is_empty()
-        && service.id.namespace == pod.id.namespace
-        && service
-            .selector
-            .iter()
-            .all(|(key, value)| pod.labels.get(key) == Some(value));
-    if !selects || cluster.endpoints_of(&service.id).next().is_some() {
-        return None;
-    }
-    match &port.target {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Name(name) => pod
-            .ports
-            .iter()
-            .find(|own| own.name.as_ref() == Some(name) && own.protocol == port.protocol)
-            .map(|own| own.port),
-    }
+    cluster.backend_port(service, port, pod)
 }
 
 /// What the API server calls on `pod` that way: the pod's port, and the object that says so.

@@ -17,7 +17,7 @@ pub use cluster::Namespace;
 pub use from_api::{ObjectError, from_endpoint_slice, from_endpoints, from_template};
 pub use node::{Node, NodeAddress, NodeAddressKind};
 pub use pod::{ContainerPort, Handler, Phase, Pod, Probe, ProbeKind, Workload};
-pub use service::{Endpoint, EndpointPort, Endpoints, Service, ServicePort, TargetPort};
+pub use service::{Endpoint, EndpointPort, Endpoints, Readiness, Service, ServicePort, TargetPort};
 
 use std::collections::BTreeMap;
 use std::fmt;

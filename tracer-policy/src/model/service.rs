@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, ObjectRef, Protocol};
+use super::{Labels, ObjectRef, Pod, Protocol};
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,25 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.selector`; empty where the endpoints are managed by someone else.
     pub selector: Labels,
+    /// `spec.publishNotReadyAddresses`: pods get traffic, ready or not.
+    #[serde(default)]
+    pub publishes_not_ready: bool,
+    /// `spec.externalTrafficPolicy: Local`: what comes from outside stays on the node it came to, and keeps its
+    /// source address.
+    #[serde(default)]
+    pub keeps_sources: bool,
+}
+
+impl Service {
+    /// Whether its selector names a pod; never where it has none.
+    pub fn selects(&self, pod: &Pod) -> bool {
+        !self.selector.is_empty()
+            && self.id.namespace == pod.id.namespace
+            && self
+                .selector
+                .iter()
+                .all(|(key, value)| pod.labels.get(key) == Some(value))
+    }
 }
 
 /// A port of a Service.
@@ -63,6 +82,23 @@ pub struct Endpoint {
     pub ip: IpAddr,
     /// The pod behind it, where the object names one.
     pub pod: Option<ObjectRef>,
+    /// Whether it gets traffic.
+    #[serde(default)]
+    pub readiness: Readiness,
+}
+
+/// Whether an endpoint gets traffic: the first of these that there is any of does.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum Readiness {
+    /// `ready`, or nothing said.
+    #[default]
+    Ready,
+    /// About to end, and still `serving`.
+    Serving,
+    /// Neither.
+    NotReady,
 }
 
 /// A port behind a Service.

@@ -229,6 +229,7 @@ fn is_peer(peer: &Peer, judge: &Judge<'_>, other: &Party<'_>, other_ip: Option<I
         }
         (Peer::Pods { .. }, Who::Node(_) | Who::External)
         | (Peer::Nodes(_), Who::Pod { .. } | Who::External) => Match::No,
+        (_, Who::Untold) => Match::Undecided,
         (Peer::Networks(networks), _) => match other_ip {
             Some(ip) => yes(networks.iter().any(|net| net.contains(&ip))),
             None => Match::Undecided,

@@ -8,6 +8,7 @@ mod ends;
 mod index;
 mod language;
 mod profiles;
+mod services;
 mod unread;
 
 use common::{apply, cluster};

@@ -5,7 +5,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::{
-    Endpoint, EndpointPort, Endpoints, ObjectRef, Service, ServicePort, TargetPort,
+    Endpoint, EndpointPort, Endpoints, ObjectRef, Readiness, Service, ServicePort, TargetPort,
 };
 use super::{ObjectError, Reader, push_once};
 
@@ -26,10 +26,14 @@ impl TryFrom<&core::Service> for Service {
                 .as_ref()
                 .and_then(|spec| spec.selector.clone())
                 .unwrap_or_default(),
+            publishes_not_ready: false,
+            keeps_sources: false,
         };
         let Some(spec) = &object.spec else {
             return Ok(service);
         };
+        service.publishes_not_ready = spec.publish_not_ready_addresses == Some(true);
+        service.keeps_sources = spec.external_traffic_policy.as_deref() == Some("Local");
         let lists = [
             ("spec.clusterIPs", spec.cluster_ips.as_deref()),
             (
@@ -83,7 +87,7 @@ impl TryFrom<&core::Service> for Service {
 }
 
 /// An Endpoints object has subsets, each of which pairs its own addresses with its own ports: one model
-/// object each.
+/// object each, and one where it has none: that nothing stands behind the Service is known then.
 pub fn from_endpoints(object: &core::Endpoints) -> Result<Vec<Endpoints>, ObjectError> {
     let reader = Reader::new("Endpoints", &object.metadata);
     let id = reader.id()?;
@@ -92,15 +96,20 @@ pub fn from_endpoints(object: &core::Endpoints) -> Result<Vec<Endpoints>, Object
         let mut endpoints = Vec::new();
         // Addresses that are not ready get traffic too: probes, peers of a StatefulSet.
         let lists = [
-            ("addresses", &subset.addresses),
-            ("notReadyAddresses", &subset.not_ready_addresses),
+            ("addresses", &subset.addresses, Readiness::Ready),
+            (
+                "notReadyAddresses",
+                &subset.not_ready_addresses,
+                Readiness::NotReady,
+            ),
         ];
-        for (list, addresses) in lists {
+        for (list, addresses, readiness) in lists {
             for (at, address) in addresses.iter().flatten().enumerate() {
                 let field = || format!("subsets[{index}].{list}[{at}].ip");
                 endpoints.push(Endpoint {
                     ip: reader.ip(field, &address.ip)?,
                     pod: pod(address.target_ref.as_ref(), &id),
+                    readiness,
                 });
             }
         }
@@ -113,16 +122,27 @@ pub fn from_endpoints(object: &core::Endpoints) -> Result<Vec<Endpoints>, Object
                 protocol: reader.protocol(|| field("protocol"), port.protocol.as_deref())?,
             });
         }
-        // Each subset needs a name of its own in the index; `#` cannot occur in an object's name.
-        let own = ObjectRef::new(id.namespace.clone(), format!("{}#{index}", id.name));
-        subsets.push(Endpoints {
-            id: own,
-            service: id.clone(),
-            endpoints,
-            ports,
-        });
+        subsets.push(subset_of(&id, index, endpoints, ports));
+    }
+    if subsets.is_empty() {
+        subsets.push(subset_of(&id, 0, Vec::new(), Vec::new()));
     }
     Ok(subsets)
+}
+
+/// Each subset needs a name of its own in the index; `#` cannot occur in an object's name.
+fn subset_of(
+    id: &ObjectRef,
+    index: usize,
+    endpoints: Vec<Endpoint>,
+    ports: Vec<EndpointPort>,
+) -> Endpoints {
+    Endpoints {
+        id: ObjectRef::new(id.namespace.clone(), format!("{}#{index}", id.name)),
+        service: id.clone(),
+        endpoints,
+        ports,
+    }
 }
 
 /// `None` where the slice belongs to no Service, or holds names instead of addresses.
@@ -145,6 +165,7 @@ pub fn from_endpoint_slice(
             endpoints.push(Endpoint {
                 ip: reader.ip(field, text)?,
                 pod: pod(endpoint.target_ref.as_ref(), &id),
+                readiness: readiness(endpoint.conditions.as_ref()),
             });
         }
     }
@@ -166,6 +187,18 @@ pub fn from_endpoint_slice(
         endpoints,
         ports,
     }))
+}
+
+/// Absent counts as ready, and what is ready serves.
+fn readiness(conditions: Option<&discovery::EndpointConditions>) -> Readiness {
+    let Some(conditions) = conditions else {
+        return Readiness::Ready;
+    };
+    match (conditions.ready, conditions.serving) {
+        (None | Some(true), _) => Readiness::Ready,
+        (Some(false), Some(true)) if conditions.terminating == Some(true) => Readiness::Serving,
+        (Some(false), _) => Readiness::NotReady,
+    }
 }
 
 fn pod(target: Option<&core::ObjectReference>, near: &ObjectRef) -> Option<ObjectRef> {

@@ -88,6 +88,9 @@ type Holds = Option<bool>;
 
 impl Criteria {
     pub(super) fn hold(&self, cluster: &Cluster, pair: &Pair<'_>) -> Holds {
+        if matches!(pair.from.who, Who::Untold) || matches!(pair.to.who, Who::Untold) {
+            return None;
+        }
         let is_v6 = pair.from_ip.or(pair.to_ip).map(|ip| ip.is_ipv6());
         let icmp = matches!(pair.protocol, Protocol::Icmp | Protocol::Icmpv6);
         all([
@@ -166,7 +169,7 @@ impl Entity {
                         && own.protocol == pair.protocol
                         && own.name.as_deref() == Some(name)
                 }),
-                Who::Node(_) | Who::External => false,
+                Who::Node(_) | Who::External | Who::Untold => false,
             },
         };
         let wanted = self.ports.as_ref().is_none_or(|ports| ports.iter().any(is));
