@@ -80,6 +80,8 @@ pub struct Profile {
     pub node_reaches_own_pods: bool,
     /// A pod reaches its own node whatever its policies say.
     pub pod_reaches_own_node: bool,
+    /// A pod reaches the node ports (30000 to 32767) of its own node whatever its policies say.
+    pub pod_reaches_own_node_ports: bool,
     /// A pod reaches itself through a Service whatever its policies say. (Its own address it always
     /// reaches: that traffic never leaves the pod.)
     pub pod_reaches_itself: bool,
@@ -90,13 +92,14 @@ pub struct Profile {
 impl Profile {
     /// K3s's kube-router (`pkg/controllers/netpol`): the pod chain accepts `--src-type LOCAL` and ICMP
     /// echo, unreachable and time-exceeded before any policy; egress is hooked on INPUT as well, so a
-    /// pod's own node is policed.
+    /// pod's own node is policed, its node ports excepted.
     pub const K3S: Self = Self {
         name: ProfileName::K3s,
         ipblock_matches_pods: true,
         ipblock_matches_nodes: true,
         node_reaches_own_pods: true,
         pod_reaches_own_node: false,
+        pod_reaches_own_node_ports: true,
         pod_reaches_itself: false,
         icmp_passes: true,
     };
@@ -108,6 +111,7 @@ impl Profile {
         ipblock_matches_nodes: true,
         node_reaches_own_pods: true,
         pod_reaches_own_node: false,
+        pod_reaches_own_node_ports: false,
         pod_reaches_itself: false,
         icmp_passes: false,
     };
@@ -120,6 +124,7 @@ impl Profile {
         ipblock_matches_nodes: false,
         node_reaches_own_pods: true,
         pod_reaches_own_node: false,
+        pod_reaches_own_node_ports: false,
         pod_reaches_itself: true,
         icmp_passes: false,
     };
@@ -133,6 +138,7 @@ impl Profile {
         ipblock_matches_nodes: true,
         node_reaches_own_pods: false,
         pod_reaches_own_node: false,
+        pod_reaches_own_node_ports: false,
         pod_reaches_itself: true,
         icmp_passes: false,
     };
@@ -153,6 +159,7 @@ impl Profile {
     pub const fn without_exemptions(mut self) -> Self {
         self.node_reaches_own_pods = false;
         self.pod_reaches_own_node = false;
+        self.pod_reaches_own_node_ports = false;
         self.pod_reaches_itself = false;
         self.icmp_passes = false;
         self

@@ -123,6 +123,8 @@ pub enum Exemption {
     NodeToOwnPod,
     /// A pod to its own node.
     PodToOwnNode,
+    /// A pod to a node port of its own node.
+    PodToOwnNodePort,
     /// ICMP, which the dataplane accepts ahead of policies.
     Icmp,
 }
@@ -135,6 +137,9 @@ impl Exemption {
             Self::Hairpin => "this dataplane lets a pod reach itself through a Service",
             Self::NodeToOwnPod => "this dataplane lets a node reach its own pods",
             Self::PodToOwnNode => "this dataplane lets a pod reach its own node",
+            Self::PodToOwnNodePort => {
+                "this dataplane lets a pod reach the node ports of its own node"
+            }
             Self::Icmp => "this dataplane accepts ICMP ahead of policies",
         }
     }

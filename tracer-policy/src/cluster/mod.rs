@@ -22,7 +22,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::intern::{Interner, LabelSet};
-use crate::model::{ApiCall, Endpoints, Labels, Node, ObjectRef, Pod, Service, Workload};
+use crate::model::{ApiCall, Endpoints, Labels, Node, ObjectRef, Pod, Protocol, Service, Workload};
 use crate::ordered::{NetworkSet, OrderedPolicy, Tier};
 use crate::policy::{Direction, Policy};
 use crate::profile::Profile;
@@ -51,6 +51,7 @@ pub struct Cluster {
     nodes_by_ip: HashMap<IpAddr, Vec<String>>,
     services: BTreeMap<ObjectRef, Arc<Service>>,
     services_by_ip: HashMap<IpAddr, Vec<ObjectRef>>,
+    services_by_node_port: HashMap<(u16, Protocol), Vec<ObjectRef>>,
     endpoints: BTreeMap<ObjectRef, Arc<Endpoints>>,
     endpoints_by_service: HashMap<ObjectRef, BTreeSet<ObjectRef>>,
     endpoints_by_ip: HashMap<IpAddr, Vec<ObjectRef>>,

@@ -20,6 +20,10 @@ impl Cluster {
                 ids.push(service.id.clone());
             }
         }
+        for (port, protocol) in node_ports(&service) {
+            let ids = self.services_by_node_port.entry((port, protocol));
+            ids.or_default().push(service.id.clone());
+        }
         self.services.insert(service.id.clone(), Arc::new(service));
     }
 
@@ -28,6 +32,9 @@ impl Cluster {
         if let Some(old) = self.services.remove(id) {
             for ip in &old.ips {
                 unlink(&mut self.services_by_ip, ip, id);
+            }
+            for key in node_ports(&old) {
+                unlink(&mut self.services_by_node_port, &key, id);
             }
         }
     }
@@ -66,6 +73,21 @@ impl Cluster {
                 .find(|p| p.port == port && p.protocol == protocol)?;
             Some((service, found))
         })
+    }
+
+    /// The Service, and its port, that answers at this port of every node.
+    pub fn service_at_node_port(
+        &self,
+        port: u16,
+        protocol: Protocol,
+    ) -> Option<(&Service, &ServicePort)> {
+        let ids = self.services_by_node_port.get(&(port, protocol))?;
+        let service = self.service(ids.first()?)?;
+        let found = service
+            .ports
+            .iter()
+            .find(|own| own.node_port == Some(port) && own.protocol == protocol)?;
+        Some((service, found))
     }
 
     /// Adds or replaces an `EndpointSlice` or Endpoints object.
@@ -177,4 +199,11 @@ impl Cluster {
                 .service_at(ip, port, Protocol::Tcp)
                 .is_some_and(|(s, _)| (s.id.namespace.as_str(), s.id.name.as_str()) == API_SERVER)
     }
+}
+
+fn node_ports(service: &Service) -> impl Iterator<Item = (u16, Protocol)> + '_ {
+    service
+        .ports
+        .iter()
+        .filter_map(|port| Some((port.node_port?, port.protocol)))
 }

@@ -7,6 +7,7 @@ mod service;
 mod side;
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 
@@ -20,6 +21,9 @@ use crate::verdict::{Exemption, Outcome, Side, SideVerdict, Verdict};
 pub(crate) use party::{Party, Who};
 pub(crate) use port::{PortMatch, matches as match_ports};
 pub(crate) use side::{Judged, namespaced};
+
+/// What the API server gives out as node ports by default (`--service-node-port-range`).
+const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
 /// What a flow is judged by.
 pub(crate) struct Judge<'a> {
@@ -201,7 +205,9 @@ impl Judge<'_> {
         if let Some(exemption) = self.exemption(pair) {
             let applies = |direction| match exemption {
                 Exemption::NodeToOwnPod => direction == Direction::Ingress,
-                Exemption::PodToOwnNode => direction == Direction::Egress,
+                Exemption::PodToOwnNode | Exemption::PodToOwnNodePort => {
+                    direction == Direction::Egress
+                }
                 Exemption::Loopback | Exemption::Hairpin | Exemption::Icmp => true,
             };
             for (direction, judged) in [
@@ -298,6 +304,12 @@ impl Judge<'_> {
         }
         if profile.pod_reaches_own_node && is_own_node(to, from) {
             return Some(Exemption::PodToOwnNode);
+        }
+        if profile.pod_reaches_own_node_ports
+            && pair.port.is_some_and(|port| NODE_PORTS.contains(&port))
+            && is_own_node(to, from)
+        {
+            return Some(Exemption::PodToOwnNodePort);
         }
         None
     }

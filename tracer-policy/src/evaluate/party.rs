@@ -90,6 +90,14 @@ impl<'a> Party<'a> {
         }
     }
 
+    /// A node's own processes at one of these addresses.
+    pub(crate) const fn node(name: Option<&'a str>, ips: Vec<IpAddr>) -> Self {
+        Self {
+            who: Who::Node(name),
+            ips: Ips::Owned(ips),
+        }
+    }
+
     /// An end of which nothing is known.
     pub(crate) const fn untold() -> Self {
         Self {

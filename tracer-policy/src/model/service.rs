@@ -13,6 +13,9 @@ pub struct Service {
     pub id: ObjectRef,
     /// `spec.clusterIPs` (or `spec.clusterIP`) without `None`, and load balancer and external IPs.
     pub ips: Vec<IpAddr>,
+    /// Those of them that are reached from outside: `spec.externalIPs` and the load balancer's.
+    #[serde(default)]
+    pub external_ips: Vec<IpAddr>,
     /// Ports.
     pub ports: Vec<ServicePort>,
     /// `spec.selector`; empty where the endpoints are managed by someone else.

@@ -20,6 +20,7 @@ impl TryFrom<&core::Service> for Service {
         let mut service = Self {
             id: reader.id()?,
             ips: Vec::new(),
+            external_ips: Vec::new(),
             ports: Vec::new(),
             selector: object
                 .spec
@@ -46,7 +47,11 @@ impl TryFrom<&core::Service> for Service {
             for text in ips.unwrap_or_default() {
                 // Headless: `None` stands where an address would.
                 if !text.is_empty() && text != "None" {
-                    push_once(&mut service.ips, reader.ip(|| list.to_owned(), text)?);
+                    let ip = reader.ip(|| list.to_owned(), text)?;
+                    push_once(&mut service.ips, ip);
+                    if list == "spec.externalIPs" {
+                        push_once(&mut service.external_ips, ip);
+                    }
                 }
             }
         }
@@ -59,7 +64,9 @@ impl TryFrom<&core::Service> for Service {
             .unwrap_or_default();
         for text in ingress.iter().filter_map(|ingress| ingress.ip.as_deref()) {
             let field = || "status.loadBalancer.ingress[].ip".to_owned();
-            push_once(&mut service.ips, reader.ip(field, text)?);
+            let ip = reader.ip(field, text)?;
+            push_once(&mut service.ips, ip);
+            push_once(&mut service.external_ips, ip);
         }
         for (index, port) in spec.ports.iter().flatten().enumerate() {
             let field = |name: &str| format!("spec.ports[{index}].{name}");
