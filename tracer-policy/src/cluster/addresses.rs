@@ -38,10 +38,34 @@ impl Cluster {
         Owner::External
     }
 
-    /// The pod that owns `ip`; of several that claim it the newest.
+    /// The pod that owns `ip`; of several that claim it the one that started last, or else came last.
     pub(crate) fn pod_entry_at(&self, ip: IpAddr) -> Option<&PodEntry> {
-        let id = self.pods_by_ip.get(&ip)?.last()?;
-        self.pod_by_id(*id)
+        let claimants = self.pods_by_ip.get(&ip)?.iter();
+        claimants
+            .filter_map(|id| self.pod_by_id(*id))
+            .max_by_key(|entry| entry.pod.started)
+    }
+
+    /// The pods of which one owns `ip` and it cannot be said which: the others started no earlier, or nobody
+    /// says when. None where it can be said.
+    pub(crate) fn claimants(&self, ip: IpAddr) -> Vec<&PodEntry> {
+        let Some([_, _, ..]) = self.pods_by_ip.get(&ip).map(Vec::as_slice) else {
+            return Vec::new();
+        };
+        let all = self.pods_by_ip.get(&ip).into_iter().flatten();
+        let all: Vec<_> = all.filter_map(|id| self.pod_by_id(*id)).collect();
+        if all.iter().any(|entry| entry.pod.started.is_none()) {
+            return all;
+        }
+        let last = all.iter().filter_map(|entry| entry.pod.started).max();
+        let mut latest: Vec<_> = all
+            .into_iter()
+            .filter(|entry| entry.pod.started == last)
+            .collect();
+        if latest.len() == 1 {
+            latest.clear();
+        }
+        latest
     }
 
     /// The node that has `ip`, and what kind of address it is.

@@ -140,6 +140,9 @@ impl Judge<'_> {
     }
 
     pub(crate) fn verdict(&self, flow: &Flow) -> Verdict {
+        if let Some(verdict) = self.of_claimants(flow) {
+            return verdict;
+        }
         let from = match self.party(&flow.from, true) {
             Ok(party) => party,
             Err(reason) => return self.unknown(reason),
@@ -153,6 +156,44 @@ impl Judge<'_> {
             Ok(to) => self.parties(&from, &to, flow.port, flow.protocol, false),
             Err(reason) => self.unknown(reason),
         }
+    }
+
+    /// Judges a flow by each of the pods that claim the address of an end, where it cannot be said whose it is.
+    /// (What was on its way at a known time is the history's matter.)
+    fn of_claimants(&self, flow: &Flow) -> Option<Verdict> {
+        if self.packet.is_some() {
+            return None;
+        }
+        let claimed = |end: &End| match end {
+            End::Ip(ip) => self.cluster.claimants(ip.to_canonical()),
+            End::Pod(_) => Vec::new(),
+        };
+        let (mut end, mut pods) = (&flow.from, claimed(&flow.from));
+        let is_from = !pods.is_empty();
+        if !is_from {
+            (end, pods) = (&flow.to, claimed(&flow.to));
+        }
+        let mut verdicts = pods.iter().map(|entry| {
+            let mut flow = flow.clone();
+            let end = End::Pod(entry.pod.id.clone());
+            *(if is_from {
+                &mut flow.from
+            } else {
+                &mut flow.to
+            }) = end;
+            self.verdict(&flow)
+        });
+        let mut first = verdicts.next()?;
+        let differs = verdicts.any(|other| other.verdict != first.verdict);
+        let names: Vec<_> = pods.iter().map(|entry| entry.pod.id.to_string()).collect();
+        let claim = format!("{end} is claimed by pods {}", names.join(" and "));
+        if differs {
+            return Some(self.unknown(format!(
+                "{claim}, and policies decide differently by which of them has it"
+            )));
+        }
+        first.notes.push(claim);
+        Some(first)
     }
 
     /// Judges a flow between two parties, over each family they share.

@@ -244,3 +244,46 @@ fn a_host_network_pod_has_its_own_address_or_else_its_nodes_internal_one() {
     other.apply_pod(host);
     allowed(&other, &tcp("a/host", "b/client", 1));
 }
+
+#[test]
+fn of_pods_with_one_address_the_last_that_started_has_it() {
+    let mut cluster = base(&[("a", "podSelector: {matchLabels: {app: web}}")]);
+    let web = cluster.pod("a", "web").unwrap().clone();
+    let at = |second| Some(jiff::Timestamp::from_second(second).unwrap());
+    let mut apply = |name: &str, started| {
+        let mut pod = web.clone();
+        pod.id.name = name.into();
+        pod.started = started;
+        if name != "web" {
+            pod.labels.clear();
+        }
+        cluster.apply_pod(pod);
+        cluster.clone()
+    };
+    let (to, from) = (
+        tcp("b/client", "10.42.1.5", 80),
+        tcp("10.42.1.5", "b/client", 80),
+    );
+    apply("web", at(10));
+    let earlier = apply("other", at(9));
+    denied(&earlier, &to);
+    assert_eq!(earlier.evaluate(&to).notes, [""; 0]);
+    let later = apply("other", at(11));
+    allowed(&later, &to);
+    assert!(
+        matches!(later.owner("10.42.1.5".parse().unwrap()), Owner::Pod(p) if p.id.name == "other")
+    );
+    for started in [at(10), None] {
+        let open = apply("other", started);
+        unknown(
+            &open,
+            &to,
+            "10.42.1.5 is claimed by pods a/web and a/other, and policies decide",
+        );
+        let verdict = allowed(&open, &from);
+        assert_eq!(
+            verdict.notes,
+            ["10.42.1.5 is claimed by pods a/web and a/other"]
+        );
+    }
+}
