@@ -252,3 +252,17 @@ fn a_key_that_is_there_twice_is_an_error_of_the_file() {
     let answer = judge(file.path(), &[flow("n/a", "n/b", 1)]);
     assert_eq!((answer.code, answer.lines.len()), (Some(2), 0));
 }
+
+#[test]
+fn a_pods_host_ip_names_its_node_and_a_mapped_address_is_the_address() {
+    let mut here = pod("a", "10.0.0.1");
+    here["spec"]["nodeName"] = json!("n1");
+    here["status"]["hostIP"] = json!("192.168.9.9");
+    let closed = policy("p", &json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
+    let answer = by(&[here, closed], &[flow("::ffff:192.168.9.9", "n/a", 80)]);
+    assert_eq!(answer.verdicts(), ["denied"]);
+    let got = answer.lines[0]["ingress"]["nearest_miss"]["got"]
+        .as_str()
+        .unwrap();
+    assert!(got.contains("node n1 (192.168.9.9)"), "{got}");
+}

@@ -55,6 +55,7 @@ pub(crate) fn pod(index: usize) -> Pod {
         started: None,
         ready: None,
         scrape_port: None,
+        host_ips: Vec::new(),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Namespaces, pods and nodes: in, out and by name.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::{Cluster, NamespaceEntry, PodEntry, PodId, unlink};
 use crate::intern::{LabelSet, Symbols as _};
-use crate::model::{Labels, Namespace, Node, ObjectRef, Pod};
+use crate::model::{Labels, Namespace, Node, NodeAddressKind, ObjectRef, Pod};
 use crate::policy::Direction;
 
 /// The label the API server puts on every namespace.
@@ -220,6 +222,34 @@ impl Cluster {
                 unlink(&mut self.nodes_by_ip, &address.ip, &old.name);
             }
             self.dataplane.forget_node(&old);
+        }
+    }
+
+    /// Adds what pods say of the nodes they run on (`status.hostIP`) where no object does.
+    pub fn add_nodes_of_pods(&mut self) {
+        let mut told: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for pod in self.pods().filter(|pod| !pod.phase.finished()) {
+            for ip in pod
+                .host_ips
+                .iter()
+                .filter(|ip| self.node_at(**ip).is_none())
+            {
+                let name = pod.node.clone().unwrap_or_else(|| ip.to_string());
+                told.entry(name).or_default().insert(*ip);
+            }
+        }
+        for (name, ips) in told {
+            let mut node = self.node(&name).cloned().unwrap_or_else(|| Node {
+                name,
+                labels: Labels::new(),
+                addresses: Vec::new(),
+                pod_cidrs: Vec::new(),
+                control_plane: false,
+            });
+            for ip in ips {
+                node.add_address(ip, NodeAddressKind::Internal);
+            }
+            self.apply_node(node);
         }
     }
 

@@ -66,6 +66,7 @@ pub(super) fn with_dns(cluster: &Cluster) -> (Cluster, ObjectRef) {
         started: None,
         ready: None,
         scrape_port: None,
+        host_ips: Vec::new(),
     });
     (cluster, id)
 }

@@ -20,6 +20,9 @@ pub struct Pod {
     pub ips: Vec<IpAddr>,
     /// `spec.nodeName`.
     pub node: Option<String>,
+    /// `status.hostIPs` (or `status.hostIP`): the node's addresses.
+    #[serde(default)]
+    pub host_ips: Vec<IpAddr>,
     /// `spec.hostNetwork`: such a pod never owns its address; the node does.
     pub host_network: bool,
     /// `status.phase`.

@@ -214,6 +214,7 @@ fn pod(index: u8) -> impl Strategy<Value = Pod> {
             started: None,
             ready: None,
             scrape_port: None,
+            host_ips: Vec::new(),
         }
     })
 }

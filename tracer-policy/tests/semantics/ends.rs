@@ -287,3 +287,39 @@ fn of_pods_with_one_address_the_last_that_started_has_it() {
         );
     }
 }
+
+#[test]
+fn pods_tell_of_the_nodes_they_run_on_where_no_object_does() {
+    let pods = |mut cluster: Cluster| {
+        for (name, node, host) in [
+            ("one", "nodeName: n9,", "10.10.0.99"),
+            ("two", "nodeName: n1,", "10.10.0.11"),
+            ("three", "", "10.10.0.77"),
+        ] {
+            apply(
+                &mut cluster,
+                &format!(
+                    "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: b}}, spec: {{{node} containers: []}}, \
+                     status: {{hostIP: {host}, hostIPs: [{{ip: {host}}}, {{ip: \"fd00::9\"}}]}}}}"
+                ),
+            );
+        }
+        cluster.add_nodes_of_pods();
+        cluster
+    };
+    let cluster = pods(base(&[("b", "podSelector: {}")]));
+    let name = |ip: &str| match cluster.owner(ip.parse().unwrap()) {
+        Owner::Node(node, _) => Some(node.name.clone()),
+        _ => None,
+    };
+    assert_eq!(name("10.10.0.99").as_deref(), Some("n9"));
+    assert_eq!(name("10.10.0.77").as_deref(), Some("10.10.0.77"));
+    assert_eq!(name("10.10.0.11").as_deref(), Some("n1"));
+    assert_eq!(
+        cluster.node("n1").unwrap().pod_cidrs.len(),
+        1,
+        "it stays as its object has it"
+    );
+    let own = cluster.evaluate_as(&tcp("10.10.0.99", "b/one", 1), Profile::K3S);
+    assert_eq!(own.ingress.exemption, Some(Exemption::NodeToOwnPod));
+}

@@ -80,7 +80,7 @@ fn protocol(text: &str) -> Result<Protocol, String> {
 
 fn end(field: &str, text: &str, namespace: Option<&str>) -> Result<End, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(End::Ip(ip));
+        return Ok(End::Ip(ip.to_canonical()));
     }
     let (namespace, name) = match (text.split_once('/'), namespace) {
         (Some((namespace, name)), _) => (namespace, name),
@@ -93,4 +93,17 @@ fn end(field: &str, text: &str, namespace: Option<&str>) -> Result<End, String> 
         ));
     }
     Ok(End::Pod(ObjectRef::new(namespace, name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_in_an_ipv6_one_is_the_ipv4_address() {
+        assert_eq!(
+            end("from", "::ffff:10.0.0.1", None),
+            Ok(End::Ip("10.0.0.1".parse().unwrap()))
+        );
+    }
 }

@@ -56,6 +56,7 @@ fn read_into(path: &Path, loaded: &mut Loaded) -> Result<(), LoadError> {
             })?;
         }
     }
+    loaded.cluster.add_nodes_of_pods();
     if loaded.used.is_empty() {
         loaded.warn(Warning::Nothing {
             path: path.to_owned(),

@@ -34,6 +34,19 @@ impl TryFrom<&core::Pod> for Pod {
             }
         }
 
+        // What is none helps nobody; the node's own object says it, too.
+        let hosts = status.and_then(|status| status.host_ips.as_deref());
+        let hosts = hosts.into_iter().flatten().map(|entry| entry.ip.as_str());
+        let host = status.and_then(|status| status.host_ip.as_deref());
+        let mut host_ips = Vec::new();
+        for ip in host
+            .into_iter()
+            .chain(hosts)
+            .filter_map(|ip| ip.parse().ok())
+        {
+            push_once(&mut host_ips, ip);
+        }
+
         let (mut ports, mut probes) = (Vec::new(), Vec::new());
         if let Some(spec) = spec {
             let init = spec.init_containers.as_deref().unwrap_or_default();
@@ -64,6 +77,7 @@ impl TryFrom<&core::Pod> for Pod {
             node: spec
                 .and_then(|spec| spec.node_name.clone())
                 .filter(|name| !name.is_empty()),
+            host_ips,
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             phase: match status.and_then(|status| status.phase.as_deref()) {
                 Some("Pending") => Phase::Pending,
