@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::json;
+
 fn tracer(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tracer"));
     command
@@ -385,6 +387,79 @@ fn suggest_cures_what_was_recorded() {
         "8200",
     ]);
     assert_eq!(status, Some(0), "{stdout}{stderr}");
+}
+
+/// A recorded drop of the incident's: `source` and `destination` as in the record, `rest` merged over it.
+fn dropped(
+    source: serde_json::Value,
+    destination: serde_json::Value,
+    rest: serde_json::Value,
+) -> String {
+    let mut drop: serde_json::Value =
+        serde_json::from_str(include_str!("data/probe.json")).unwrap();
+    let record = drop.as_object_mut().unwrap();
+    for left_out in [
+        "class",
+        "direction",
+        "policy",
+        "probe",
+        "symptom",
+        "hint",
+        "tcp_flags",
+    ] {
+        record.remove(left_out);
+    }
+    record.insert("source".into(), source);
+    record.insert("destination".into(), destination);
+    for (field, value) in rest.as_object().unwrap() {
+        record.insert(field.clone(), value.clone());
+    }
+    format!("{drop}\n")
+}
+
+fn vault_0(port: u16) -> serde_json::Value {
+    json!({"ip": "10.42.1.10", "port": port, "kind": "pod", "namespace": "vault", "pod": "vault-0",
+        "workload": "vault", "labels": {"app.kubernetes.io/name": "vault"}})
+}
+
+fn coredns(port: u16) -> serde_json::Value {
+    json!({"ip": "10.42.1.2", "port": port, "kind": "pod", "namespace": "kube-system",
+        "pod": "coredns-7b9f-x2x", "workload": "coredns", "labels": {"k8s-app": "kube-dns"}})
+}
+
+/// What is suggested for recorded drops of the incident's, and what is said beside it.
+fn suggested(drops: &str, more: &[&str]) -> (String, String) {
+    let drops = file(drops);
+    let args = ["suggest", "--cluster", INCIDENT, "--input", path(&drops)];
+    let (status, stdout, stderr) = run(&[&args[..], more].concat());
+    assert_eq!(status, Some(0), "{stderr}");
+    (stdout, stderr)
+}
+
+#[test]
+fn suggest_takes_recorded_drops_of_every_protocol() {
+    let lookup = dropped(vault_0(43210), coredns(53), json!({"protocol": "UDP"}));
+    let call = dropped(
+        vault_0(43211),
+        coredns(9153),
+        json!({"protocol": "TCP", "tcp_flags": ["SYN"]}),
+    );
+    let both = format!("{lookup}{call}");
+    let ports = |more: &[&str]| {
+        let (stdout, stderr) = suggested(&both, more);
+        let has = |port: &str| stdout.contains(&format!("port: {port}"));
+        let found = (has("53"), has("9153"));
+        assert_eq!(
+            stdout.contains("protocol: UDP"),
+            found.0,
+            "{stdout}{stderr}"
+        );
+        found
+    };
+    assert_eq!(ports(&[]), (true, true));
+    // Where they are written, they are filters.
+    assert_eq!(ports(&["--protocol", "UDP"]), (true, false));
+    assert_eq!(ports(&["--port", "9153"]), (false, true));
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The filter options of `watch`, `report` and `suggest`, and `--not` before them.
 
+use std::ffi::OsStr;
+
+use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args};
 
 use super::Error;
@@ -125,14 +128,19 @@ pub(super) fn resolve(matches: &ArgMatches, namespace: Option<&str>) -> Result<F
     }
     let mut negations: Vec<usize> = indices(matches, "not");
     for (id, option, parse) in OPTIONS {
-        // Not every command has every filter.
-        if matches.try_contains_id(id).is_err() {
+        // Not every command has every filter, and what nobody wrote filters nothing: some commands have a
+        // default for an option of that name.
+        if matches.try_contains_id(id).is_err()
+            || matches.value_source(id) == Some(ValueSource::DefaultValue)
+        {
             continue;
         }
         let mut indices = indices(matches, id).into_iter();
-        for occurrence in matches.get_occurrences::<String>(id).into_iter().flatten() {
+        // As written: of another command's the option may be parsed to a type of its own.
+        let occurrences = matches.get_raw_occurrences(id).into_iter().flatten();
+        for occurrence in occurrences {
             let mut first = None;
-            let values: Vec<&String> = occurrence.collect();
+            let values: Vec<_> = occurrence.map(OsStr::to_string_lossy).collect();
             for _ in &values {
                 let index = indices.next();
                 first = first.or(index);
@@ -143,7 +151,7 @@ pub(super) fn resolve(matches: &ArgMatches, namespace: Option<&str>) -> Result<F
                 negations.swap_remove(position);
             }
             for value in values {
-                let condition = parse(value, namespace)
+                let condition = parse(&value, namespace)
                     .map_err(|problem| Error::Usage(format!("{option} {value}: {problem}")))?;
                 filter.push(condition, negated.is_some());
             }

@@ -18,7 +18,8 @@ use crate::cure::{self, Flows};
 pub(super) struct SuggestArgs {
     #[command(flatten)]
     flow: FlowArgs,
-    /// Recorded drops, as `tracer watch --record` or `-o json` writes them; `-` for standard input.
+    /// Recorded drops, as `tracer watch --record` or `-o json` writes them; `-` for standard input. --port (of
+    /// either end) and --protocol narrow them down.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["from", "to"])]
     input: Option<PathBuf>,
     #[command(flatten)]
