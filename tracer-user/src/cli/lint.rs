@@ -1,5 +1,6 @@
 //! `tracer lint`: the invisible-traffic mistakes in policies, before they bite.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use tracer_policy::lint::{Finding, RULES, Rule, Severity, lint};
 
 use super::explain::ProfileArgs;
 use super::{Common, Error, cluster, color};
-use crate::cluster::{Loaded, Place, line_of};
+use crate::cluster::{Loaded, Place, lines_of};
 
 /// `tracer lint`
 #[derive(Debug, Args)]
@@ -99,15 +100,13 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
     let mut findings = lint(&loaded.cluster);
     if onto {
         // What is in the cluster already is somebody else's change.
-        findings.retain(|finding| source(finding, &loaded).is_some());
+        let sources = Sources::of(&loaded);
+        findings.retain(|finding| sources.of_finding(finding).is_some());
     }
     if let Some(namespace) = &common.namespace {
         findings.retain(|finding| finding.policy.namespace() == Some(namespace));
     }
-    let findings: Vec<Placed> = findings
-        .into_iter()
-        .map(|finding| Placed::new(finding, &loaded))
-        .collect();
+    let findings = Placed::all(findings, &loaded);
     match args.output {
         Output::Text => text(&mut out, &findings, &loaded)?,
         Output::Json => {
@@ -134,16 +133,31 @@ struct Placed {
 }
 
 impl Placed {
-    fn new(finding: Finding, loaded: &Loaded) -> Self {
-        let place = source(&finding, loaded).map(|place| {
-            let field = finding.field.as_deref();
-            let line = field.and_then(|field| line_of(place, field));
-            Place {
-                line: line.or(place.line),
-                ..place.clone()
+    /// Finds the places of all findings at once, since each file is to be read once.
+    fn all(findings: Vec<Finding>, loaded: &Loaded) -> Vec<Self> {
+        let sources = Sources::of(loaded);
+        let mut placed: Vec<Self> = findings
+            .into_iter()
+            .map(|finding| Self {
+                place: sources.of_finding(&finding).cloned(),
+                finding,
+            })
+            .collect();
+        let (numbers, asked): (Vec<usize>, Vec<(&Place, &str)>) = placed
+            .iter()
+            .enumerate()
+            .filter_map(|(number, placed)| {
+                let field = placed.finding.field.as_deref()?;
+                Some((number, (placed.place.as_ref()?, field)))
+            })
+            .unzip();
+        let lines = lines_of(&asked);
+        for (number, line) in numbers.into_iter().zip(lines) {
+            if let Some(place) = &mut placed[number].place {
+                place.line = line.or(place.line);
             }
-        });
-        Self { finding, place }
+        }
+        placed
     }
 
     /// `file:line`, as editors and terminals make it a link.
@@ -157,14 +171,22 @@ impl Placed {
     }
 }
 
-/// Where the finding's policy stands.
-fn source<'a>(finding: &Finding, loaded: &'a Loaded) -> Option<&'a Place> {
-    let policy = finding.policy.to_string();
-    loaded
-        .policies
-        .iter()
-        .find(|source| source.policy == policy)
-        .map(|source| &source.place)
+/// Where policies stand, by name.
+struct Sources<'a>(HashMap<&'a str, &'a Place>);
+
+impl<'a> Sources<'a> {
+    fn of(loaded: &'a Loaded) -> Self {
+        let sources = loaded.policies.iter();
+        Self(
+            sources
+                .map(|source| (source.policy.as_str(), &source.place))
+                .collect(),
+        )
+    }
+
+    fn of_finding(&self, finding: &Finding) -> Option<&'a Place> {
+        self.0.get(finding.policy.to_string().as_str()).copied()
+    }
 }
 
 fn text(out: &mut impl Write, findings: &[Placed], loaded: &Loaded) -> std::io::Result<()> {

@@ -128,7 +128,7 @@ fn yaml(
 }
 
 /// Aliases and depth stay limited as the parser has it; how much is held at a time, [`Meter`] limits.
-fn options() -> serde_saphyr::Options {
+pub(super) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         // A namespace may be called `n`, a label may be `on`.
         strict_booleans: true,

@@ -20,7 +20,7 @@ mod yaml;
 pub use error::{LoadError, Place, Warning};
 pub use files::{load, load_onto, load_what_can_be_read};
 pub use kind::Kind;
-pub use lines::line_of;
+pub use lines::lines_of;
 pub use objects::{Loaded, PolicySource};
 
 #[cfg(test)]
