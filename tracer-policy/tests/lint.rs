@@ -402,6 +402,9 @@ fn in_manifests_a_service_leads_to_what_it_selects() {
 fn what_may_live_elsewhere_is_not_missed_in_manifests() {
     let other = "ingress: [{from: [{namespaceSelector: {matchLabels: {team: a}}, podSelector: {matchLabels: {app: front}}}]}]";
     assert!(!ids(&manifests(other)).contains("peer-matches-nothing"));
+    // A namespace alone: DNS pods that are taken for given are no reason to miss others.
+    let monitoring = "ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}]";
+    assert!(!ids(&manifests(monitoring)).contains("peer-matches-nothing"));
     let own = "ingress: [{from: [{podSelector: {matchLabels: {app: front}}}]}]";
     assert!(ids(&manifests(own)).contains("peer-matches-nothing"));
 }

@@ -68,11 +68,13 @@ pub(super) fn check(cluster: &Cluster, policy: &Policy, found: &mut Vec<Finding>
                         add(found, &rules::HOST_NETWORK, message, fix);
                     }
                     Matched::Nothing if after_slip => {}
-                    // Manifests of one application among others: its peers may be another's.
+                    // Manifests of one application among others: its peers may be another's, and a namespace
+                    // that is named may hold anything.
                     Matched::Nothing
                         if !presumed::is_whole(cluster)
-                            && (namespaces.is_some() || cluster.pods_in(own).next().is_none())
-                            && elsewhere(cluster, own, pods).is_none() => {}
+                            && (namespaces.is_some()
+                                || cluster.pods_in(own).next().is_none()
+                                    && elsewhere(cluster, own, pods).is_none()) => {}
                     Matched::Nothing => {
                         let elsewhere = if namespaces.is_none() && !pods.selects_all() {
                             elsewhere(cluster, own, pods)
