@@ -211,10 +211,27 @@ fn what_no_policy_cures_is_refused() {
         refused(to("255.255.255.255")),
         Refusal::NotAHost(_)
     ));
+    for cloud in ["169.254.169.254", "100.100.100.200", "168.63.129.16"] {
+        assert!(
+            matches!(refused(to(cloud)), Refusal::Metadata(_)),
+            "{cloud}"
+        );
+    }
+    // No packet comes from a Service's address, and none is left of what was sent to it.
+    assert_eq!(
+        refused(flow("10.43.0.10", "vault/vault-0", 8200)).to_string(),
+        "10.43.0.10 is the virtual address of Service kube-system/kube-dns, which no packet that a policy judges \
+         bears: name who stands behind it"
+    );
     assert!(matches!(
-        refused(to("169.254.169.254")),
-        Refusal::Metadata(_)
+        refused(to("10.43.0.77")),
+        Refusal::UnknownService(..)
     ));
+    assert_eq!(refused(to("2001:db8::1")), Refusal::NoSharedFamily);
+    assert_eq!(
+        refused(flow("2001:db8::1", "vault/vault-0", 8200)),
+        Refusal::NoSharedFamily
+    );
     assert!(matches!(
         refused(flow("vault/none", "192.0.2.1", 80)),
         Refusal::Unknown(_)

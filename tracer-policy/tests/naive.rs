@@ -118,7 +118,21 @@ proptest! {
         prop_assume!(!denied.is_empty());
         let flow = denied[pick.index(denied.len())];
         let advice = suggest(&cluster, std::slice::from_ref(flow));
-        let unnamed = |refusal: &Refusal| matches!(refusal, Refusal::NoStableLabel(_));
+        let families = |end: &End| {
+            let ips = match end {
+                End::Ip(ip) => vec![*ip],
+                End::Pod(id) => world.pods.iter().find(|p| p.id == *id).unwrap().ips.clone(),
+            };
+            [true, false].map(|v4| ips.iter().any(|ip| ip.is_ipv4() == v4))
+        };
+        let (from, to) = (families(&flow.from), families(&flow.to));
+        let meet = (0..2).any(|family| from[family] && to[family]);
+        let unnamed = |refusal: &Refusal| match refusal {
+            Refusal::NoStableLabel(_) => true,
+            Refusal::NoSharedFamily => !meet,
+            _ => false,
+        };
+        prop_assert!(meet || advice.suggestions.is_empty(), "{}:\n{}", flow, advice.to_yaml());
         prop_assert!(advice.refusals.iter().all(|(_, r)| unnamed(r)), "{:?}", advice.refusals);
         let mut cured = world.clone();
         cured.policies.extend(advice.suggestions.iter().map(|s| s.policy.clone()));

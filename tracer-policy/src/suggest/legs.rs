@@ -33,6 +33,9 @@ pub(super) const fn side(verdict: &Verdict, direction: Direction) -> &Side {
 
 /// The directions that block a flow: one or two, for each endpoint of a Service.
 pub(super) fn of(cluster: &Cluster, profile: Profile, flow: &Flow) -> Result<Vec<Leg>, Refusal> {
+    if !can_meet(cluster, flow) {
+        return Err(Refusal::NoSharedFamily);
+    }
     let verdict = cluster.evaluate_as(flow, profile);
     for direction in Direction::ALL {
         if let Some(rule) = &side(&verdict, direction).denied_by {
@@ -79,6 +82,21 @@ pub(super) fn of(cluster: &Cluster, profile: Profile, flow: &Flow) -> Result<Vec
             }
         }
     })
+}
+
+/// Whether the ends have addresses of one family, as far as they are known.
+fn can_meet(cluster: &Cluster, flow: &Flow) -> bool {
+    let families = |end: &End| {
+        let ips = match end {
+            End::Ip(ip) => vec![ip.to_canonical()],
+            End::Pod(id) => cluster
+                .pod_at(id)
+                .map_or_else(Vec::new, |pod| pod.ips.clone()),
+        };
+        [true, false].map(|v4| ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == v4))
+    };
+    let (from, to) = (families(&flow.from), families(&flow.to));
+    from.iter().zip(to).any(|(from, to)| *from && to)
 }
 
 fn blocked(cluster: &Cluster, flow: &Flow, verdict: &Verdict, port: u16) -> Vec<Leg> {

@@ -14,6 +14,7 @@ mod target;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use thiserror::Error;
 
@@ -110,6 +111,20 @@ pub enum Refusal {
         "{0} lies in the pod network but no known pod owns it: its owner is gone, or the cluster's state is older than the flow"
     )]
     StalePodAddress(IpAddr),
+    /// No packet bears a Service's address once it is on its way.
+    #[error(
+        "{0} is the virtual address of Service {1}, which no packet that a policy judges bears: name who stands behind it"
+    )]
+    ServiceAddress(IpAddr, ObjectRef),
+    /// An address that a Service had, or has that is not known.
+    #[error(
+        "{0} lies among the ClusterIPs there are ({1}), and no known Service has it: it is gone, or the cluster's \
+         state is older than the flow"
+    )]
+    UnknownService(IpAddr, IpNet),
+    /// One end speaks IPv4 only, the other IPv6.
+    #[error("the ends have no address of the same family: there can be no such flow")]
+    NoSharedFamily,
     /// The pod cannot be told apart.
     #[error("pod {0} has no label that outlives it: give its workload one")]
     NoStableLabel(ObjectRef),

@@ -11,9 +11,11 @@ use super::legs::Leg;
 use super::target::stable_labels;
 use crate::cluster::Cluster;
 use crate::flow::End;
+use crate::metadata::is_metadata_service;
 use crate::model::{NodeAddressKind, Pod};
 use crate::policy::Direction;
 use crate::profile::Profile;
+use crate::service_range;
 
 /// A peer of a rule to be, with an end that stands for it in the proof.
 #[derive(Clone, Debug)]
@@ -29,9 +31,6 @@ pub(super) struct Peers {
     pub(super) reason: String,
     pub(super) note: Option<String>,
 }
-
-/// Where clouds serve instance credentials.
-const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 
 pub(super) fn of(cluster: &Cluster, profile: Profile, leg: &Leg) -> Result<Peers, Refusal> {
     match &leg.other {
@@ -97,7 +96,7 @@ fn address_peer(
     leg: &Leg,
     ip: IpAddr,
 ) -> Result<Peers, Refusal> {
-    if METADATA.iter().any(|known| known.parse() == Ok(ip)) {
+    if leg.direction == Direction::Egress && is_metadata_service(ip, Some(leg.port)) {
         return Err(Refusal::Metadata(ip));
     }
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
@@ -150,6 +149,13 @@ fn address_peer(
             ),
             note: Some(node_note(cluster, leg)),
         });
+    }
+    if let Some(service) = cluster.services_by_ip(ip).next() {
+        return Err(Refusal::ServiceAddress(ip, service.id.clone()));
+    }
+    let services = service_range::of(cluster, ip.is_ipv4());
+    if let Some(range) = services.filter(|range| range.contains(&ip)) {
+        return Err(Refusal::UnknownService(ip, range));
     }
     let in_pod_network = |net: &IpNet| net.contains(&ip);
     if cluster

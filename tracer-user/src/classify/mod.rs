@@ -13,10 +13,10 @@ pub use hint::hint;
 pub use race::race;
 pub use symptom::symptom;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use tracer_policy::model::{Probe, Protocol};
-use tracer_policy::{Cluster, Owner};
+use tracer_policy::{Cluster, Owner, is_metadata_service};
 
 use crate::decode::{Flow, Hook, RawDrop};
 use crate::enrich::{Ends, Known};
@@ -31,12 +31,6 @@ pub struct Classified<'a> {
     /// For a kubelet probe: which.
     pub probe: Option<&'a Probe>,
 }
-
-/// Where clouds serve instance metadata: AWS, GCP, Azure and others; AWS over IPv6.
-const METADATA: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
 
 /// Classifies a packet; `reply` turns it round, so that an answer has the class of its question.
 pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Classified<'a> {
@@ -62,7 +56,7 @@ pub fn classify<'a>(ends: &Ends<'a>, reply: bool, cluster: &'a Cluster) -> Class
         class: Some(class),
         probe: None,
     };
-    if METADATA.contains(&way.server_ip) {
+    if is_metadata_service(way.server_ip, way.port) {
         return class(Class::CloudMetadata);
     }
     if is_control(flow) {
