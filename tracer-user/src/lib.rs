@@ -9,6 +9,7 @@ pub mod classify;
 pub mod cli;
 pub mod cluster;
 pub mod correlate;
+pub mod curable;
 pub mod cure;
 pub mod decode;
 pub mod enrich;

@@ -5,6 +5,7 @@
 )]
 
 mod agent;
+mod agent_stream;
 mod cluster;
 mod color;
 mod doctor;

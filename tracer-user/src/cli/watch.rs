@@ -1,19 +1,18 @@
 //! `tracer watch`: live stream of drops, or a replay.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, ValueEnum};
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::agent_stream::{self, Asked, Tail, ago};
 use super::input::Recorded;
 use super::{BPFFS, CaptureArgs, Common, Error, cluster, color, filters, settings};
 use crate::attribute::Attributor;
@@ -23,7 +22,7 @@ use crate::kernel::{Capture, Clock, TcPrograms};
 use crate::pipeline::{self, Inbox, Losses, Outcome, Outlet, Stages};
 use crate::record::Drop;
 use crate::sink::{Compact, Json, Pcapng, Sink, Wide};
-use crate::stream::{self, Client, DEFAULT_SOCKET, Request};
+use crate::stream::{Client, DEFAULT_SOCKET};
 
 /// `tracer watch`
 #[derive(Debug, Args)]
@@ -103,20 +102,13 @@ pub(super) fn run(
     // Asked for a cluster, reasons or packets of one's own, an agent has the wrong ones.
     let own = common.cluster.is_some() || args.pcap.is_some() || CaptureArgs::given(matches);
     if !own || past {
-        let follow = args.follow || !past;
-        // The last N are those that pass the filter, which the agent does not know: it is asked for all.
-        // Where the past goes over into the present, nothing tells when N are complete.
-        let last = args.last.filter(|_| !follow);
-        let since = args.since.map(ago);
-        let request = Request {
-            version: stream::VERSION,
-            last: args.last.filter(|_| follow),
-            since: since.or(last.map(|_| Timestamp::MIN)),
-            follow,
-            drain: false,
+        let asked = Asked {
+            last: args.last,
+            since: args.since,
+            follow: args.follow || !past,
         };
-        match Client::connect(&args.socket, &request) {
-            Ok(client) => return from_agent(args, client, filter, last),
+        match asked.connect(&args.socket) {
+            Ok(client) => return from_agent(args, client, filter, asked.last_of_all()),
             Err(error) if past && error.nobody_there() => {
                 return Err(Error::Environment(format!(
                     "--last and --since need a history, and {error}: start `tracer agent`, or give \
@@ -131,14 +123,6 @@ pub(super) fn run(
     live(args, common, filter)
 }
 
-/// The time that long ago.
-fn ago(span: Duration) -> Timestamp {
-    SignedDuration::try_from(span)
-        .ok()
-        .and_then(|span| Timestamp::now().checked_sub(span).ok())
-        .unwrap_or(Timestamp::MIN)
-}
-
 /// Shows an agent's stream until it ends, or is ended; of one that ends only the `last` ones, if given.
 fn from_agent(
     args: &WatchArgs,
@@ -146,87 +130,25 @@ fn from_agent(
     filter: Filter,
     last: Option<usize>,
 ) -> Result<ExitCode, Error> {
-    color::note(&format!(
-        "watching drops on {} (from its agent)",
-        client.node()
-    ));
-    if let Some(state) = client.state() {
-        color::warn(&format!("{}: {state}", client.node()));
-    }
+    agent_stream::greet(&client, "watching");
     let mut tail = last.map(|last| Tail::new(filter.clone(), last));
     let mut outlet = Outlet::new(filter, sinks(args)?, args.count);
-    let stopper = client.stopper()?;
-    let duration = args.duration;
-    let stopped = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&stopped);
-    // Reading a socket blocks: a signal ends it by shutting the socket down.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                let token = CancellationToken::new();
-                if pipeline::stop_on_signals(&token, duration).is_ok() {
-                    token.cancelled().await;
-                    stop.store(true, Ordering::Relaxed);
-                    // Shut already is as good.
-                    let _ = stopper.shutdown(std::net::Shutdown::Both);
-                }
-            });
-        })?;
-    for drop in client {
-        match drop {
-            Ok(drop) => {
-                if let Some(tail) = &mut tail {
-                    tail.push(drop);
-                    continue;
-                }
-                if !outlet.accept(&drop, None)? {
-                    break;
-                }
-                outlet.flush()?;
-            }
-            Err(_) if stopped.load(Ordering::Relaxed) => break,
-            Err(error) => {
-                outlet.flush()?;
-                return Err(error.into());
-            }
+    let read = agent_stream::each_drop(client, args.duration, |drop| {
+        if let Some(tail) = &mut tail {
+            tail.push(drop);
+            return Ok(true);
         }
-    }
-    if let Some(tail) = tail {
-        feed(tail.drops.into_iter().map(Ok), &mut outlet)?;
+        let more = outlet.accept(&drop, None)?;
+        outlet.flush()?;
+        Ok(more)
+    });
+    if read.is_ok()
+        && let Some(tail) = tail
+    {
+        feed(tail.into_drops().map(Ok), &mut outlet)?;
     }
     outlet.flush()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The last drops that pass a filter.
-struct Tail {
-    filter: Filter,
-    most: usize,
-    drops: VecDeque<Drop>,
-}
-
-impl Tail {
-    fn new(filter: Filter, most: usize) -> Self {
-        let drops = VecDeque::new();
-        Self {
-            filter,
-            most,
-            drops,
-        }
-    }
-
-    fn push(&mut self, drop: Drop) {
-        if self.filter.passes(&drop) {
-            self.drops.push_back(drop);
-            if self.drops.len() > self.most {
-                self.drops.pop_front();
-            }
-        }
-    }
+    read.map(|()| ExitCode::SUCCESS)
 }
 
 /// The sinks that the options ask for.
@@ -353,7 +275,7 @@ fn replay(
             for drop in drops {
                 tail.push(drop?);
             }
-            feed(tail.drops.into_iter().map(Ok), &mut outlet)?;
+            feed(tail.into_drops().map(Ok), &mut outlet)?;
         }
         None => feed(drops, &mut outlet)?,
     }

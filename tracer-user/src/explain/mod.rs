@@ -10,7 +10,7 @@ use tracer_policy::{
 use crate::decode::{Hook, RawDrop};
 use crate::enrich::Ends;
 use crate::record::{self, Direction, Grade, PolicyInfo, PolicyVerdict};
-use reading::Reading;
+pub(crate) use reading::{Half, Reading, read};
 
 /// What was found, and which way round the packet's flow is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tracer_policy::model::Protocol;
 use tracer_policy::{Cluster, Owner};
 
+use crate::decode::TcpFlags;
 use crate::enrich::Ends;
 
 /// The lowest port that a kernel gives a client by itself (`net.ipv4.ip_local_port_range`).
@@ -12,7 +13,7 @@ const FIRST_EPHEMERAL: u16 = 32768;
 
 /// Which way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(crate) enum Reading {
     /// It goes to who serves.
     Question,
     /// It comes from who serves.
@@ -23,10 +24,45 @@ pub(super) enum Reading {
     Aside,
 }
 
-/// Reads TCP flags and ICMP types first, then what is declared to listen, then who has a client's port.
+/// One end of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Half<'a> {
+    pub(crate) owner: Owner<'a>,
+    pub(crate) ip: IpAddr,
+    pub(crate) port: Option<u16>,
+}
+
 pub(super) fn of(ends: &Ends<'_>, cluster: &Cluster) -> Reading {
     let flow = ends.flow;
-    match (flow.tcp_flags, flow.icmp.map(|icmp| icmp.kind)) {
+    let source = Half {
+        owner: ends.source,
+        ip: flow.source,
+        port: flow.source_port,
+    };
+    let destination = Half {
+        owner: ends.destination,
+        ip: flow.destination,
+        port: flow.destination_port,
+    };
+    let icmp = flow.icmp.map(|icmp| icmp.kind);
+    read(
+        (source, destination),
+        flow.protocol,
+        flow.tcp_flags,
+        icmp,
+        cluster,
+    )
+}
+
+/// Reads TCP flags and ICMP types first, then what is declared to listen, then who has a client's port.
+pub(crate) fn read(
+    (source, destination): (Half<'_>, Half<'_>),
+    protocol: Protocol,
+    flags: Option<TcpFlags>,
+    icmp: Option<u8>,
+    cluster: &Cluster,
+) -> Reading {
+    match (flags, icmp) {
         (Some(flags), _) if flags.is_initial_syn() => return Reading::Question,
         (Some(flags), _) if flags.is_syn_ack() => return Reading::Answer,
         // Echo request and reply of either family.
@@ -35,23 +71,16 @@ pub(super) fn of(ends: &Ends<'_>, cluster: &Cluster) -> Reading {
         (_, Some(_)) => return Reading::Aside,
         _ => {}
     }
-    let (Some(source), Some(destination)) = (flow.source_port, flow.destination_port) else {
+    let (Some(from), Some(to)) = (source.port, destination.port) else {
         return Reading::Question;
     };
-    let protocol = flow.protocol;
-    let answers = serves(ends.source, flow.source, source, protocol, cluster);
-    let asks = serves(
-        ends.destination,
-        flow.destination,
-        destination,
-        protocol,
-        cluster,
-    );
+    let answers = serves(source.owner, source.ip, from, protocol, cluster);
+    let asks = serves(destination.owner, destination.ip, to, protocol, cluster);
     match (asks, answers) {
         (true, false) => Reading::Question,
         (false, true) => Reading::Answer,
-        _ if source < FIRST_EPHEMERAL && destination >= FIRST_EPHEMERAL => Reading::Answer,
-        _ if destination < FIRST_EPHEMERAL && source >= FIRST_EPHEMERAL => Reading::Question,
+        _ if from < FIRST_EPHEMERAL && to >= FIRST_EPHEMERAL => Reading::Answer,
+        _ if to < FIRST_EPHEMERAL && from >= FIRST_EPHEMERAL => Reading::Question,
         _ => Reading::Unclear,
     }
 }

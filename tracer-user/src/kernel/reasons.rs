@@ -46,6 +46,13 @@ pub enum Reasons {
     Named(Vec<String>),
 }
 
+impl Reasons {
+    /// Whether a reason of that name means somebody's rule.
+    pub fn means_a_rule(name: &str) -> bool {
+        POLICY.contains(&name)
+    }
+}
+
 impl FromStr for Reasons {
     type Err = std::convert::Infallible;
 
