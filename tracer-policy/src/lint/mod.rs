@@ -7,6 +7,7 @@ mod presumed;
 mod reach;
 mod rules;
 mod spec;
+mod unpopulated;
 
 use serde::Serialize;
 
@@ -90,6 +91,7 @@ pub fn lint(cluster: &Cluster) -> Vec<Finding> {
         ports::check(cluster, policy, &mut found);
     }
     reach::check(cluster, dns_pod, &mut found);
+    unpopulated::check(cluster, dns_pod, &mut found);
     found.sort_by(|a, b| {
         let key = |f: &Finding| (f.policy.clone(), f.field.clone(), f.rule.id, f.pod.clone());
         key(a).cmp(&key(b))

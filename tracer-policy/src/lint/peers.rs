@@ -36,6 +36,7 @@ pub(super) fn check(cluster: &Cluster, policy: &Policy, found: &mut Vec<Finding>
                 Direction::Egress => "to",
             };
             let peers = rule.peers.as_deref().unwrap_or_default();
+            let slips = slips(cluster, own, peers);
             for (index, peer) in peers.iter().enumerate() {
                 let add = |found: &mut Vec<Finding>, rule_kind: &'static Rule, message, fix| {
                     found.push(Finding {
@@ -50,15 +51,12 @@ pub(super) fn check(cluster: &Cluster, policy: &Policy, found: &mut Vec<Finding>
                 let Peer::Pods { namespaces, pods } = peer else {
                     continue;
                 };
-                if let Some(next) = peers.get(index + 1)
-                    && let Some(message) = slipped(cluster, own, peer, next)
-                {
+                if let Some(slip) = slips.iter().find(|slip| slip.namespaces == index) {
                     let fix = rules::AND_OR_SLIP.fix.to_owned();
-                    add(found, &rules::AND_OR_SLIP, message, fix);
+                    add(found, &rules::AND_OR_SLIP, slip.message(list), fix);
                 }
-                // A peer after a namespaceSelector alone was judged together with it.
-                let after_slip =
-                    index > 0 && slipped(cluster, own, &peers[index - 1], peer).is_some();
+                // The other half of a torn item was judged together with it.
+                let torn = slips.iter().any(|slip| slip.pods == index);
                 let matched = matching(cluster, own, namespaces.as_ref(), pods);
                 match matched {
                     Matched::Pods => {}
@@ -67,14 +65,15 @@ pub(super) fn check(cluster: &Cluster, policy: &Policy, found: &mut Vec<Finding>
                         let fix = rules::HOST_NETWORK.fix.to_owned();
                         add(found, &rules::HOST_NETWORK, message, fix);
                     }
-                    Matched::Nothing if after_slip => {}
+                    Matched::Nothing if torn => {}
                     // Manifests of one application among others: its peers may be another's, and a namespace
                     // that is named may hold anything.
                     Matched::Nothing
                         if !presumed::is_whole(cluster)
                             && (namespaces.is_some()
                                 || cluster.pods_in(own).next().is_none()
-                                    && elsewhere(cluster, own, pods).is_none()) => {}
+                                    && (pods.selects_all()
+                                        || elsewhere(cluster, own, pods).is_none())) => {}
                     Matched::Nothing => {
                         let elsewhere = if namespaces.is_none() && !pods.selects_all() {
                             elsewhere(cluster, own, pods)
@@ -156,33 +155,73 @@ fn elsewhere(cluster: &Cluster, own: &str, pods: &Selector) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Whether `peer`, a namespaceSelector alone, and `next`, a podSelector alone, look like one item torn in
-/// two: the pods are nowhere in the own namespace but in the selected one.
-fn slipped(cluster: &Cluster, own: &str, peer: &Peer, next: &Peer) -> Option<String> {
-    let (
-        Peer::Pods {
-            namespaces: Some(namespaces),
-            pods: all,
-        },
+/// One item that looks torn in two, by the items' indices.
+struct Slip {
+    namespaces: usize,
+    pods: usize,
+    /// Pods of the own namespace match as well.
+    also_here: bool,
+}
+
+impl Slip {
+    fn message(&self, list: &str) -> String {
+        let other = format!("{list}[{}]", self.pods);
+        if self.also_here {
+            format!(
+                "this item allows every pod of the namespace, and the podSelector in {other}, which alone means the own \
+                 namespace, matches pods in both: if pods there were meant, they belong in one item"
+            )
+        } else {
+            format!(
+                "this item allows every pod of the namespace, and the podSelector in {other}, which matches nothing in \
+                 its own namespace, matches pods there: they were meant to be one item"
+            )
+        }
+    }
+}
+
+/// A namespaceSelector alone and a podSelector alone in one rule, where the pods are in the selected namespace. Each
+/// namespaceSelector goes with the nearest such podSelector.
+fn slips(cluster: &Cluster, own: &str, peers: &[Peer]) -> Vec<Slip> {
+    let alone = |peer: &Peer| match peer {
         Peer::Pods {
             namespaces: None,
             pods,
-        },
-    ) = (peer, next)
-    else {
-        return None;
+        } => Some(pods.clone()).filter(|pods| !pods.selects_all()),
+        _ => None,
     };
-    if !all.selects_all() || pods.selects_all() {
-        return None;
+    let mut found = Vec::new();
+    for (namespaces, peer) in peers.iter().enumerate() {
+        let Peer::Pods {
+            namespaces: Some(selector),
+            pods: all,
+        } = peer
+        else {
+            continue;
+        };
+        if !all.selects_all() {
+            continue;
+        }
+        let mut others: Vec<(usize, Selector)> = peers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, other)| Some((index, alone(other)?)))
+            .collect();
+        others.sort_by_key(|(index, _)| (index.abs_diff(namespaces), *index < namespaces));
+        let torn = others.iter().find(|(_, pods)| {
+            let there = matching(cluster, own, Some(selector), pods);
+            matches!(there, Matched::Pods)
+        });
+        if let Some((index, pods)) = torn {
+            let here = matching(cluster, own, None, pods);
+            found.push(Slip {
+                namespaces,
+                pods: *index,
+                also_here: matches!(here, Matched::Pods),
+            });
+        }
     }
-    let there = matches!(
-        matching(cluster, own, Some(namespaces), pods),
-        Matched::Pods
-    );
-    let here = matches!(matching(cluster, own, None, pods), Matched::Pods);
-    (there && !here).then(|| {
-        "this item allows every pod of the namespace, and the podSelector in the next item, which matches nothing in its own namespace, matches pods there: they were meant to be one item".to_owned()
-    })
+    found
 }
 
 /// The peer as the API has it.

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Finding, behind, rules};
+use ipnet::IpNet;
+
+use super::{Finding, behind, presumed, rules};
 use crate::cluster::{Cluster, PodEntry};
 use crate::model::{NodeAddressKind, Protocol};
 use crate::policy::{Direction, Peer, Policy, PortNumber, Rule};
+use crate::service_range;
 
 pub(super) fn check(cluster: &Cluster, policy: &Policy, found: &mut Vec<Finding>) {
     for direction in Direction::ALL {
@@ -25,34 +28,65 @@ fn service_addresses(
     rule: &Rule,
     found: &mut Vec<Finding>,
 ) {
-    if direction == Direction::Ingress {
-        return;
-    }
+    let list = list_of(direction);
     for (index, peer) in rule.peers.iter().flatten().enumerate() {
         let Peer::Ip { cidr, .. } = peer else {
             continue;
         };
-        if cidr.prefix_len() != cidr.max_prefix_len() {
-            continue;
-        }
-        let ip = cidr.addr();
-        if cluster.node_at(ip).is_some() || cluster.pod_entry_at(ip).is_some() {
-            continue;
-        }
-        if let Some(service) = cluster.services_by_ip(ip).next() {
+        let message = if cidr.prefix_len() == cidr.max_prefix_len() {
+            service_at(cluster, cidr.addr())
+        } else {
+            services_in(cluster, cidr)
+        };
+        if let Some(message) = message {
             found.push(Finding {
                 rule: &rules::SERVICE_IP,
                 policy: policy.id.clone(),
-                field: Some(format!("{}.to[{index}].ipBlock.cidr", rule.path)),
+                field: Some(format!("{}.{list}[{index}].ipBlock.cidr", rule.path)),
                 pod: None,
-                message: format!(
-                    "{ip} is the virtual address of Service {}: packets are judged by the endpoint's address",
-                    service.id
-                ),
+                message,
                 fix: rules::SERVICE_IP.fix.to_owned(),
             });
         }
     }
+}
+
+const fn list_of(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    }
+}
+
+fn service_at(cluster: &Cluster, ip: IpAddr) -> Option<String> {
+    if cluster.node_at(ip).is_some() || cluster.pod_entry_at(ip).is_some() {
+        return None;
+    }
+    let service = cluster.services_by_ip(ip).next()?;
+    Some(format!(
+        "{ip} is the virtual address of Service {}: packets are judged by the endpoint's address",
+        service.id
+    ))
+}
+
+/// How much wider than what is seen of the Services' range a range may be and mean no more than them, by the
+/// usual ones: a /16, and a /108 of IPv6.
+const SERVICE_RANGE: (u8, u8) = (16, 108);
+
+/// A range that has Services' addresses in it, and nothing else the cluster knows.
+fn services_in(cluster: &Cluster, cidr: &IpNet) -> Option<String> {
+    let v4 = matches!(cidr, IpNet::V4(_));
+    let seen = service_range::of(cluster, v4)?;
+    let usual = if v4 { SERVICE_RANGE.0 } else { SERVICE_RANGE.1 };
+    let within = seen.contains(cidr);
+    let around = cidr.contains(&seen) && cidr.prefix_len() >= usual;
+    if !(within || around) || service_range::holds_nodes_or_pods(cluster, cidr) {
+        return None;
+    }
+    Some(format!(
+        "{cidr} holds virtual addresses of Services ({seen} by those there are): packets are judged by the endpoint's \
+         address"
+    ))
 }
 
 /// Ranges with nodes in them, and nothing else the cluster knows.
@@ -63,10 +97,7 @@ fn node_ranges(
     rule: &Rule,
     found: &mut Vec<Finding>,
 ) {
-    let list = match direction {
-        Direction::Ingress => "from",
-        Direction::Egress => "to",
-    };
+    let list = list_of(direction);
     for (index, peer) in rule.peers.iter().flatten().enumerate() {
         let Peer::Ip { cidr, .. } = peer else {
             continue;
@@ -99,7 +130,8 @@ fn node_ranges(
     }
 }
 
-/// A rule's port that a Service of its destinations has, while none of them listens there.
+/// A rule's port that a Service of its destinations has while none of them listens there, and a name that none
+/// of them has.
 fn service_ports(
     cluster: &Cluster,
     policy: &Policy,
@@ -112,8 +144,27 @@ fn service_ports(
         return;
     }
     for (index, port) in rule.ports.iter().flatten().enumerate() {
-        let PortNumber::Range(first, last) = port.number else {
-            continue;
+        let (first, last) = match &port.number {
+            PortNumber::Range(first, last) => (*first, *last),
+            PortNumber::Any => continue,
+            PortNumber::Named(name) => {
+                let elsewhere = direction == Direction::Egress && !presumed::is_whole(cluster);
+                if !elsewhere && !any_has(&destinations, name, port.protocol) {
+                    found.push(Finding {
+                        rule: &rules::NAMED_PORT,
+                        policy: policy.id.clone(),
+                        field: Some(format!("{}.ports[{index}].port", rule.path)),
+                        pod: None,
+                        message: format!(
+                            "no pod that it lets traffic reach ({} of them) has a {} port named {name}",
+                            destinations.len(),
+                            port.protocol
+                        ),
+                        fix: rules::NAMED_PORT.fix.to_owned(),
+                    });
+                }
+                continue;
+            }
         };
         if first != last {
             continue;
@@ -139,6 +190,11 @@ fn service_ports(
             });
         }
     }
+}
+
+fn any_has(pods: &[&PodEntry], name: &str, protocol: Protocol) -> bool {
+    let mut ports = pods.iter().flat_map(|entry| &entry.pod.ports);
+    ports.any(|port| port.protocol == protocol && port.name.as_deref() == Some(name))
 }
 
 /// The Service with that port whose endpoints, among these pods, listen on other ones.

@@ -1,6 +1,10 @@
 //! Every lint rule finds its mistake, and leaves alone what is right.
 
+mod closed;
+#[path = "../common/mod.rs"]
 mod common;
+mod lonely;
+mod rules;
 
 use std::collections::BTreeSet;
 
@@ -8,9 +12,9 @@ use tracer_policy::lint::{Finding, RULES, lint};
 use tracer_policy::model::{ApiCall, ApiCallKind};
 use tracer_policy::{Cluster, Profile};
 
-const INCIDENT: &str = include_str!("incident/cluster.yaml");
-const BROKEN: &str = include_str!("incident/broken-policy.yaml");
-const FINAL: &str = include_str!("incident/final-policy.yaml");
+const INCIDENT: &str = include_str!("../incident/cluster.yaml");
+const BROKEN: &str = include_str!("../incident/broken-policy.yaml");
+const FINAL: &str = include_str!("../incident/final-policy.yaml");
 
 fn incident(extra: &str) -> Cluster {
     let mut cluster = common::cluster(INCIDENT);
@@ -264,7 +268,10 @@ fn each_rule_has_its_section_on_the_page() {
                     the other\nworkloads stand for the pods they ask for, which are called `name-*`. Where there is no \
                     node among the objects,\nany address that a rule names may be the one that a probe or the API \
                     server needs, and what may live in another\nfolder's namespace is not missed; `--cluster` judges \
-                    the manifests as if they were applied there.\n"
+                    the manifests as if they were applied there.\n\n\
+                    Of a policy whose pods are not among the manifests, what they would lack is told of pods with the \
+                    labels that it\nselects; in a direction that it opens nothing in, others are to do that, and \
+                    nothing is missed.\n"
         .to_owned();
     for rule in RULES {
         let _ = write!(
