@@ -10,7 +10,7 @@ use tracer_policy::Cluster;
 use super::{Common, Error, color};
 use crate::attribute::Attributor;
 use crate::cluster::live::{self, Found, Keeper, Recorder, Snapshot};
-use crate::cluster::{Kind, Loaded, host, load, load_onto, load_what_can_be_read};
+use crate::cluster::{Kind, Loaded, host, load_into, load_what_can_be_read};
 use crate::http::State;
 use crate::pipeline::{Following, Waker};
 
@@ -263,16 +263,14 @@ fn read(path: &Path) -> Result<Loaded, Error> {
     Ok(said(load_what_can_be_read(path)?))
 }
 
-/// Reads objects as if they were applied to what `--cluster` gives, where it is given. One that is not as the API
-/// says is an error.
+/// Reads objects as if they were applied to what `--cluster` gives, where it is given; those that name no namespace
+/// to `--namespace`. One that is not as the API says is an error.
 pub(super) fn read_onto(path: &Path, common: &Common) -> Result<(Loaded, bool), Error> {
-    match given(common)? {
-        Some(cluster) => {
-            let loaded = load_onto(path, Arc::unwrap_or_clone(cluster))?;
-            Ok((said(loaded), true))
-        }
-        None => Ok((said(load(path)?), false)),
-    }
+    let cluster = given(common)?;
+    let onto = cluster.is_some();
+    let cluster = cluster.map(Arc::unwrap_or_clone).unwrap_or_default();
+    let loaded = load_into(path, cluster, common.namespace.as_deref())?;
+    Ok((said(loaded), onto))
 }
 
 /// Lists a live cluster's objects, and says what is worth saying of them.

@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tracer_policy::Cluster;
 
 use super::documents::each_object;
 use super::error::{LoadError, Warning};
 use super::objects::Loaded;
+use super::stream::Found;
 
 /// Reads cluster state from a YAML or JSON file, from all such files below a folder in order of their
 /// names, or from standard input (`-`).
@@ -27,7 +29,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 pub fn load_what_can_be_read(path: &Path) -> Result<Loaded, LoadError> {
     let mut loaded = Loaded::default();
     loaded.go_on_past_errors();
-    read_into(path, &mut loaded)?;
+    read_into(path, &mut loaded, None)?;
     Ok(loaded)
 }
 
@@ -36,24 +38,44 @@ pub fn load_what_can_be_read(path: &Path) -> Result<Loaded, LoadError> {
 /// # Errors
 /// As of [`load`].
 pub fn load_onto(path: &Path, cluster: Cluster) -> Result<Loaded, LoadError> {
+    load_into(path, cluster, None)
+}
+
+/// As [`load_onto`]; objects that name no namespace belong to `namespace`, as if applied with `kubectl -n`.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_into(
+    path: &Path,
+    cluster: Cluster,
+    namespace: Option<&str>,
+) -> Result<Loaded, LoadError> {
     let mut loaded = Loaded::default();
     loaded.cluster = cluster;
-    read_into(path, &mut loaded)?;
+    read_into(path, &mut loaded, namespace)?;
     Ok(loaded)
 }
 
-fn read_into(path: &Path, loaded: &mut Loaded) -> Result<(), LoadError> {
+fn read_into(
+    path: &Path,
+    loaded: &mut Loaded,
+    namespace: Option<&str>,
+) -> Result<(), LoadError> {
+    let mut take = |mut found: Found| {
+        if let Some(namespace) = namespace {
+            settle(&mut found.object, namespace);
+        }
+        loaded.take(found)
+    };
     if path == Path::new("-") {
-        each_object(path, io::stdin().lock(), |found| loaded.take(found))?;
+        each_object(path, io::stdin().lock(), &mut take)?;
     } else {
         for file in files(path)? {
             let open = File::open(&file).map_err(|source| LoadError::Read {
                 path: file.clone(),
                 source,
             })?;
-            each_object(&file, BufReader::with_capacity(1 << 16, open), |found| {
-                loaded.take(found)
-            })?;
+            each_object(&file, BufReader::with_capacity(1 << 16, open), &mut take)?;
         }
     }
     loaded.cluster.add_nodes_of_pods();
@@ -63,6 +85,34 @@ fn read_into(path: &Path, loaded: &mut Loaded) -> Result<(), LoadError> {
         });
     }
     Ok(())
+}
+
+/// Kinds that belong to no namespace, of those that are read.
+const CLUSTER_WIDE: [&str; 9] = [
+    "Namespace",
+    "Node",
+    "AdminNetworkPolicy",
+    "BaselineAdminNetworkPolicy",
+    "ClusterNetworkPolicy",
+    "GlobalNetworkPolicy",
+    "GlobalNetworkSet",
+    "Tier",
+    "APIService",
+];
+
+/// Gives an object the namespace that it does not name.
+fn settle(object: &mut Value, namespace: &str) {
+    let kind = object.get("kind").and_then(Value::as_str);
+    let wide = |kind: &str| CLUSTER_WIDE.contains(&kind) || kind.ends_with("WebhookConfiguration");
+    if kind.is_none_or(wide) {
+        return;
+    }
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        let own = metadata.entry("namespace").or_insert(Value::Null);
+        if own.is_null() || own == "" {
+            *own = namespace.into();
+        }
+    }
 }
 
 /// The files that `path` stands for.

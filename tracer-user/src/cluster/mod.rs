@@ -18,7 +18,7 @@ mod unique;
 mod yaml;
 
 pub use error::{LoadError, Place, Warning};
-pub use files::{load, load_onto, load_what_can_be_read};
+pub use files::{load, load_into, load_onto, load_what_can_be_read};
 pub use kind::Kind;
 pub use lines::lines_of;
 pub use objects::{Loaded, PolicySource};
