@@ -1,5 +1,7 @@
 //! `tracer lint`: the invisible-traffic mistakes in policies, before they bite.
 
+mod sarif;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tracer_policy::lint::{Finding, RULES, Rule, Severity, lint};
+use tracer_policy::lint::{Finding, RULES, Severity, lint};
 
 use super::explain::ProfileArgs;
 use super::{Common, Error, cluster, color};
@@ -77,11 +79,11 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
             let (bold, plain) = (anstyle::Style::new().bold(), anstyle::Style::new());
             let (id, severity) = (rule.id, rule.severity.as_str());
             writeln!(out, "{bold}{id}{bold:#} ({severity}){plain}: {}", rule.what)?;
-            writeln!(
-                out,
-                "  why   {}\n  seen  {}\n  fix   {}",
-                rule.why, rule.seen, rule.fix
-            )?;
+            writeln!(out, "  why   {}", rule.why)?;
+            if !rule.seen.is_empty() {
+                writeln!(out, "  seen  {}", rule.seen)?;
+            }
+            writeln!(out, "  fix   {}", rule.fix)?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -92,8 +94,8 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
     loaded.add_pods_of_templates()?;
     if loaded.cluster.pods().next().is_none() {
         color::note(
-            "no pod and no workload is among these objects: only what policies say by themselves is judged; add \
-             the workloads' manifests, or --cluster",
+            "no pod and no workload is among these objects: what policies say by themselves is judged, and what pods \
+             with the labels they select would lack; add the workloads' manifests, or --cluster",
         );
     }
     args.profile.apply(&mut loaded.cluster);
@@ -104,7 +106,7 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
         findings.retain(|finding| sources.of_finding(finding).is_some());
     }
     if let Some(namespace) = &common.namespace {
-        findings.retain(|finding| finding.policy.namespace() == Some(namespace));
+        findings.retain(|finding| is_in(finding, namespace));
     }
     let findings = Placed::all(findings, &loaded);
     match args.output {
@@ -113,7 +115,7 @@ pub(super) fn run(args: &LintArgs, common: &Common) -> Result<ExitCode, Error> {
             let findings: Vec<Value> = findings.iter().map(in_json).collect();
             writeln!(out, "{:#}", Value::Array(findings))?;
         }
-        Output::Sarif => writeln!(out, "{:#}", sarif(&findings))?,
+        Output::Sarif => writeln!(out, "{:#}", sarif::log(&findings))?,
     }
     out.flush()?;
     let failed = findings
@@ -169,6 +171,12 @@ impl Placed {
             .unwrap_or_default();
         Some(format!("{}{line}", place.file.display()))
     }
+}
+
+/// Whether a finding is of a namespace's: a cluster-wide policy's, where it is a pod there that suffers.
+fn is_in(finding: &Finding, namespace: &str) -> bool {
+    let pod = || finding.pod.as_ref().map(|pod| pod.namespace.as_str());
+    finding.policy.namespace().or_else(pod) == Some(namespace)
 }
 
 /// Where policies stand, by name.
@@ -242,49 +250,4 @@ fn in_json(placed: &Placed) -> Value {
         }
     }
     value
-}
-
-/// <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>
-fn sarif(findings: &[Placed]) -> Value {
-    let level = |severity| match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Info => "note",
-    };
-    let rule = |rule: &&Rule| {
-        json!({
-            "id": rule.id,
-            "shortDescription": {"text": rule.what},
-            "fullDescription": {"text": rule.why},
-            "help": {"text": format!("{} Seen: {}", rule.fix, rule.seen)},
-            "defaultConfiguration": {"level": level(rule.severity)},
-        })
-    };
-    let result = |placed: &Placed| {
-        let finding = &placed.finding;
-        let mut result = json!({
-            "ruleId": finding.rule.id,
-            "level": level(finding.severity()),
-            "message": {"text": format!("{}: {} Fix: {}", finding.policy, finding.message, finding.fix)},
-        });
-        if let Some(place) = &placed.place {
-            let uri = place.file.display().to_string();
-            let region = json!({"startLine": place.line.unwrap_or(1)});
-            result["locations"] = json!([{"physicalLocation":
-                {"artifactLocation": {"uri": uri}, "region": region}}]);
-        }
-        result
-    };
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "tracer",
-                "version": env!("CARGO_PKG_VERSION"),
-                "rules": RULES.iter().map(rule).collect::<Vec<_>>(),
-            }},
-            "results": findings.iter().map(result).collect::<Vec<_>>(),
-        }],
-    })
 }
