@@ -116,6 +116,7 @@ fn pod_of(policy: &Policy) -> Pod {
         labels,
         ips: Vec::new(),
         node: None,
+        host_ips: Vec::new(),
         host_network: false,
         phase: Phase::Unknown,
         ports: Vec::new(),

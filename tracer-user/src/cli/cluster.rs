@@ -10,7 +10,7 @@ use tracer_policy::Cluster;
 use super::{Common, Error, color};
 use crate::attribute::Attributor;
 use crate::cluster::live::{self, Found, Keeper, Recorder, Snapshot};
-use crate::cluster::{Kind, Loaded, host, load_into, load_what_can_be_read};
+use crate::cluster::{Kind, Loaded, host, load, load_into, load_what_can_be_read};
 use crate::http::State;
 use crate::pipeline::{Following, Waker};
 

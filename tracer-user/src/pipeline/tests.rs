@@ -109,7 +109,8 @@ impl Line {
                 decoder: Decoder::new(Box::new(Names)),
                 clock: Clock::new(),
                 attributor: Attributor::new("node-a".into(), None),
-                tc: TcPrograms::default(),
+                tc: TcPrograms::new("/nonexistent".as_ref()),
+                sizes: Arc::default(),
                 following: None,
                 ledger: None,
             },
@@ -139,7 +140,7 @@ impl Line {
     fn apply(&mut self, kind: Kind, object: Value) {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
         let id = ObjectRef::new(text("namespace"), text("name"));
-        let object = Object::read(kind, object, Unknown::Ignore).unwrap();
+        let object = Object::read(kind, &object, Unknown::Ignore).unwrap();
         self.change(Update::Apply(kind, id, object));
     }
 
