@@ -70,7 +70,7 @@ struct Common {
     #[arg(short = 'A', long, global = true, conflicts_with = "namespace")]
     all_namespaces: bool,
     /// When to colour the output; NO_COLOR is honoured.
-    #[arg(long, global = true, value_enum, default_value_t = color::When::Auto, value_name = "WHEN")]
+    #[arg(long, global = true, value_enum, default_value_t = color::When::Auto, value_name = "WHEN", env = "TRACER_COLOR")]
     color: color::When,
     /// The running kernel's BTF, where it is not at /sys/kernel/btf/vmlinux.
     #[arg(

@@ -42,6 +42,20 @@ pub(crate) fn metrics() -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
+#[test]
+fn each_metric_is_explained() {
+    let explained = crate::read("docs/metrics.md");
+    for (name, labels) in metrics() {
+        let line = explained
+            .lines()
+            .find(|line| line.contains(&format!("`{name}`")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in docs/metrics.md"));
+        for label in labels {
+            assert!(line.contains(&format!("`{label}`")), "{name}: {label}");
+        }
+    }
+}
+
 /// Its name was promised before its unit was looked at.
 const PROMISED: &str = "tracer_kernel_ns_total";
 

@@ -107,7 +107,7 @@ impl Metrics {
             events: IntCounterVec::new(
                 Opts::new(
                     "tracer_kubernetes_events_total",
-                    "Kubernetes Events by what became of them: written, failed, or suppressed because there were too many.",
+                    "Kubernetes Events by what became of them: written, failed, or suppressed at first because there were too many.",
                 ),
                 &["result"],
             )?,
