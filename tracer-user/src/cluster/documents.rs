@@ -43,7 +43,12 @@ fn each_object_of(
 /// JSON is YAML too, but a parser of its own is several times faster. A YAML flow mapping starts with
 /// a brace as well, though hardly ever with a quote after it.
 fn is_json(start: &[u8]) -> bool {
-    let mut bytes = start.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let mut bytes = start
+        .iter()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .peekable();
+    // A list of objects without more.
+    bytes.next_if_eq(&&b'[');
     bytes.next() == Some(&b'{') && matches!(bytes.next(), Some(b'"' | b'}') | None)
 }
 
@@ -70,9 +75,10 @@ fn json(
         objects.finish()?;
         if let Err(error) = parsed {
             place.line = Some(error.line() as u64).filter(|line| *line > 0);
-            let problem = without_position(&error.to_string());
+            let problem = in_our_words(&error.to_string());
             return Err(LoadError::Syntax {
                 place: Box::new(place),
+                template: false,
                 problem: if error.is_io() {
                     problem
                 } else {
@@ -115,11 +121,20 @@ fn yaml(
             if let Some(location) = error.location().filter(|location| location.line() > 0) {
                 place.line = Some(before + location.line());
             }
+            let template = meter.is_template();
             return Err(LoadError::Syntax {
                 place: Box::new(place),
-                problem: meter
-                    .problem()
-                    .unwrap_or_else(|| without_position(&error.without_snippet().to_string())),
+                template,
+                problem: meter.problem().unwrap_or_else(|| {
+                    let problem = in_our_words(&error.without_snippet().to_string());
+                    if template {
+                        format!(
+                            "{problem} (a Helm template? render it first, with `helm template`)"
+                        )
+                    } else {
+                        problem
+                    }
+                }),
             });
         }
         number += usize::from(something);
@@ -143,13 +158,38 @@ pub(super) fn options() -> serde_saphyr::Options {
     }
 }
 
-/// The parser's message in one line, without its picture of the source and its own idea of the place.
-fn without_position(message: &str) -> String {
+/// The parser's message without its picture of the source, its own idea of the place, and its advice to
+/// programmers.
+fn in_our_words(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    line.rfind(" at line ")
-        .map_or(line, |at| &line[..at])
-        .trim()
-        .to_owned()
+    let line = line.find(" at line ").map_or(line, |at| &line[..at]).trim();
+    if let Some(key) = line.strip_prefix("duplicate mapping key: ") {
+        let key = key.split(", set ").next().unwrap_or(key);
+        return format!("key `{key}` is there twice");
+    }
+    for (known, ours) in [
+        (
+            "recursion limit",
+            "nested deeper than any Kubernetes object",
+        ),
+        (
+            "budget breached: Depth",
+            "nested deeper than any Kubernetes object",
+        ),
+        (
+            "budget breached",
+            "its aliases stand for more than any Kubernetes object holds",
+        ),
+        (
+            "recursive references",
+            "an alias stands for what it is part of",
+        ),
+    ] {
+        if line.starts_with(known) {
+            return ours.to_owned();
+        }
+    }
+    line.to_owned()
 }
 
 #[cfg(test)]
@@ -172,8 +212,6 @@ mod tests {
         for text in [
             format!("{{{object}, \"data\": [{much}0]}}"),
             format!("{{{list}, \"items\": [{{{object}, \"data\": [{much}0]}}]}}"),
-            // What waits for the list's kind is held, too.
-            format!("{{\"items\": [{much}0], {list}}}"),
             format!("data: [{much}0]\n"),
         ] {
             let message = read(&text).unwrap_err().to_string();
@@ -182,6 +220,13 @@ mod tests {
                 "{message}"
             );
         }
+        // What waits for the list's kind is held, too.
+        let message = read(&format!("{{\"items\": [{much}0], {list}}}"));
+        let message = message.unwrap_err().to_string();
+        assert!(
+            message.contains("more than 16 KiB of items that do not say their kind"),
+            "{message}"
+        );
         let object = format!(
             r#"{{{object}, "data": {{"a": "{}"}}}}"#,
             "x".repeat(1 << 10)

@@ -52,8 +52,10 @@ pub enum LoadError {
     Syntax {
         /// Where.
         place: Box<Place>,
-        /// What the parser says.
+        /// What is wrong.
         problem: String,
+        /// Whether it looks like a template that is not rendered.
+        template: bool,
     },
     /// An object of a kind we use whose field does not hold what the API says.
     #[error("{place}: {object}: {field}: {problem}")]
@@ -113,6 +115,13 @@ pub enum Warning {
         /// Where it stands.
         place: Place,
     },
+    /// What is there is none of a cluster's objects, and is passed over.
+    Foreign {
+        /// Where.
+        place: Place,
+        /// What it is.
+        what: &'static str,
+    },
     /// Nothing of use in what was given.
     Nothing {
         /// What was given.
@@ -138,6 +147,7 @@ impl fmt::Display for Warning {
             Self::NotKnown { error, place } => {
                 write!(f, "{place}: {error}; verdicts that hang on it are unknown")
             }
+            Self::Foreign { place, what } => write!(f, "{place}: passed over: {what}"),
             Self::Unreadable(problem) => write!(f, "left out: {problem}"),
             Self::Nothing { path } => write!(
                 f,

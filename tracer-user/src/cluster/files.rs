@@ -61,21 +61,36 @@ fn read_into(
     loaded: &mut Loaded,
     namespace: Option<&str>,
 ) -> Result<(), LoadError> {
-    let mut take = |mut found: Found| {
+    let take = |loaded: &mut Loaded, mut found: Found| {
         if let Some(namespace) = namespace {
             settle(&mut found.object, namespace);
         }
         loaded.take(found)
     };
     if path == Path::new("-") {
-        each_object(path, io::stdin().lock(), &mut take)?;
+        each_object(path, io::stdin().lock(), |found| take(loaded, found))?;
     } else {
+        let is_folder = path.is_dir();
+        if is_folder {
+            loaded.comes_from_folder();
+        }
         for file in files(path)? {
             let open = File::open(&file).map_err(|source| LoadError::Read {
                 path: file.clone(),
                 source,
             })?;
-            each_object(&file, BufReader::with_capacity(1 << 16, open), &mut take)?;
+            let reader = BufReader::with_capacity(1 << 16, open);
+            match each_object(&file, reader, |found| take(loaded, found)) {
+                Err(LoadError::Syntax {
+                    place,
+                    template: true,
+                    ..
+                }) if is_folder => loaded.warn(Warning::Foreign {
+                    place: *place,
+                    what: "a template that is not rendered",
+                }),
+                other => other?,
+            }
         }
     }
     loaded.cluster.add_nodes_of_pods();

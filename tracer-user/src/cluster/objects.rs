@@ -27,6 +27,8 @@ pub struct Loaded {
     /// Matters only to who wants the templates' pods.
     refused_template: Option<LoadError>,
     warnings: Vec<Warning>,
+    /// Whether what is no object may stand beside those that are.
+    in_folder: bool,
     /// Whether an object that is not as the API says is only warned of.
     goes_on: bool,
     seen: HashSet<(Kind, String)>,
@@ -64,6 +66,11 @@ impl Loaded {
         self.goes_on = true;
     }
 
+    /// What comes next stands in a folder, where there may be a chart's values and templates, too.
+    pub(super) const fn comes_from_folder(&mut self) {
+        self.in_folder = true;
+    }
+
     pub(super) fn warn(&mut self, warning: Warning) {
         self.warnings.push(warning);
     }
@@ -79,8 +86,16 @@ impl Loaded {
         };
         let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
         if !found.object.is_object() || kind.is_empty() || version.is_empty() {
+            if self.in_folder {
+                self.warnings.push(Warning::Foreign {
+                    place: found.place,
+                    what: "no Kubernetes object",
+                });
+                return Ok(());
+            }
             return Err(LoadError::Syntax {
                 place: Box::new(found.place),
+                template: false,
                 problem:
                     "no Kubernetes object: expected apiVersion and kind, as `kubectl get -o yaml` \
                           prints them"

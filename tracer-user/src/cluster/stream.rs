@@ -191,7 +191,7 @@ impl<'de, P: Parsed<'de>> Visitor<'de> for DocumentSeed<'_, '_, P> {
                 twice
             };
             if twice {
-                return Err(Error::custom(format_args!("duplicate mapping key: {key}")));
+                return Err(Error::custom(format_args!("key `{key}` is there twice")));
             }
         }
         if !is_list(&rest) {
@@ -212,8 +212,18 @@ impl<'de, P: Parsed<'de>> Visitor<'de> for DocumentSeed<'_, '_, P> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        self.objects.hand_on(None, None, Value::Null)
+        self.position.meter.handed_on();
+        self.objects.something = true;
+        let mut index = 0;
+        while let Some((line, object)) = seq.next_element_seed(ItemSeed::<P> {
+            position: self.position,
+            parsed: PhantomData,
+        })? {
+            self.objects.hand_on(Some(index), line, object)?;
+            self.position.meter.handed_on();
+            index += 1;
+        }
+        Ok(())
     }
 
     fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
@@ -281,6 +291,7 @@ impl<'de, P: Parsed<'de>> Visitor<'de> for ItemsSeed<'_, '_, P> {
                 self.objects.hand_on(Some(index), line, object)?;
                 self.position.meter.handed_on();
             } else {
+                self.position.meter.waits();
                 self.held.push(Held {
                     index,
                     line,

@@ -153,7 +153,8 @@ fn what_is_no_object_or_no_yaml_is_refused_in_one_line() {
         ("a: 1\n", "expected apiVersion and kind"),
         ("a: [1\n", ":"),
         ("{\"a\": \n", "not valid JSON"),
-        ("{\"a\": 1, \"a\": 2}\n", "duplicate mapping key: a"),
+        ("{\"a\": 1, \"a\": 2}\n", "key `a` is there twice"),
+        ("a: 1\na: 2\n", "1: key `a` is there twice"),
         ("apiVersion: v1\nkind: Namespace\nkind: Pod\n", "kind"),
         ("- a\n- b\n", "document 1"),
     ] {
@@ -368,8 +369,23 @@ fn hostile_input_is_refused_quickly_and_without_a_crash() {
         let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
         writeln!(bomb, "b{level}: &a{level} [{aliases}]").unwrap();
     }
-    for text in [deep, deep_json, bomb] {
-        assert!(matches!(load_text(&text), Err(LoadError::Syntax { .. })));
+    let deep_block: String = (0..200).fold(String::new(), |mut text, level| {
+        writeln!(text, "{}a:", " ".repeat(level)).unwrap();
+        text
+    });
+    let own = "a: &a [*a]\n".to_owned();
+    for (text, says) in [
+        (deep, "nested deeper than any Kubernetes object"),
+        (deep_json, "nested deeper than any Kubernetes object"),
+        (deep_block, "nested deeper than any Kubernetes object"),
+        (
+            bomb,
+            "its aliases stand for more than any Kubernetes object holds",
+        ),
+        (own, "an alias stands for what it is part of"),
+    ] {
+        let message = refused(&text);
+        assert!(message.ends_with(says), "{message}");
     }
 }
 
@@ -425,4 +441,63 @@ fn admin_policies_are_read_and_what_is_not_known_of_them_is_said() {
         said[0].contains("AdminNetworkPolicy new: spec.ingress[0].from[0].galaxies: unknown field"),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_chart_beside_the_objects_is_passed_over_but_not_in_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let template = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {{ .Values.name }}\n";
+    for (name, text) in [
+        ("values.yaml", "replicas: 1\n"),
+        ("Chart.yaml", "apiVersion: v2\nname: x\n"),
+        ("list.yaml", "- a\n- b\n"),
+        ("package.json", "{\"name\": \"x\"}"),
+        ("kustomization.yaml", "resources: [n.yaml]\n"),
+        ("template.yaml", template),
+        ("n.yaml", NAMESPACE),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let loaded = load(folder.path()).unwrap();
+    assert_eq!(loaded.used["Namespace"], 1);
+    let said: Vec<_> = loaded.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 7, "{said:?}");
+    assert!(
+        said[6].ends_with("values.yaml:1: document 1: passed over: no Kubernetes object"),
+        "{said:?}"
+    );
+    assert!(
+        said[5].contains("template.yaml:4: document 1: passed over: a template"),
+        "{said:?}"
+    );
+    for name in ["values.yaml", "list.yaml", "template.yaml"] {
+        let message = load(&folder.path().join(name)).unwrap_err().to_string();
+        assert_eq!(
+            message.contains("helm template"),
+            name == "template.yaml",
+            "{message}"
+        );
+    }
+    // What is broken without being a template is not what was meant.
+    fs::write(folder.path().join("broken.yaml"), "a: [1\n").unwrap();
+    assert!(matches!(load(folder.path()), Err(LoadError::Syntax { .. })));
+}
+
+#[test]
+fn a_list_without_more_is_a_list_of_objects() {
+    let objects = |text: &str| load_text(text).unwrap().used["Namespace"];
+    let one = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}"#;
+    let two = r#"{"apiVersion":"v1","kind":"NamespaceList","items":[{"metadata":{"name":"b"}}]}"#;
+    assert_eq!(objects(&format!("[{one},\n{two}]\n")), 2);
+    assert_eq!(objects(&format!("- {one}\n- {two}\n")), 2);
+    let message = refused(&format!("[{one},\n  1]\n"));
+    assert_eq!(
+        message,
+        ":2: document 1, items[1]: no Kubernetes object: expected apiVersion and kind, as `kubectl get -o yaml` \
+         prints them"
+    );
+    assert!(matches!(
+        load_text("[]").unwrap().warnings(),
+        [Warning::Nothing { .. }]
+    ));
 }

@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         let mut object = Map::new();
         while let Some((key, Unique(value))) = map.next_entry::<String, Unique>()? {
             if object.contains_key(&key) {
-                return Err(Error::custom(format_args!("duplicate mapping key: {key}")));
+                return Err(Error::custom(format_args!("key `{key}` is there twice")));
             }
             object.insert(key, value);
         }
