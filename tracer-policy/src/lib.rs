@@ -39,7 +39,7 @@ pub use metadata::is_metadata_service;
 pub use ordered::OrderedPolicy;
 pub use policy::{CompileError, Direction, Policy, PolicyKind, PolicyRef, Problem};
 pub use profile::{Detected, ParseProfileError, Profile, ProfileName};
-pub use suggest::{Advice, NewlyAllowed, Refusal, Suggestion, suggest};
+pub use suggest::{Advice, CiliumPolicy, NewlyAllowed, Refusal, Suggestion, suggest};
 pub use verdict::{
     EndpointVerdict, Exemption, Failed, NearestMiss, Outcome, RuleRef, ServiceHop, Side,
     SideVerdict, Verdict,

@@ -180,16 +180,29 @@ fn what_a_node_port_lets_in_is_said() {
 fn cilium_is_told_by_identity() {
     let mut cluster = cluster_with(BROKEN);
     cluster.set_profile(Some(Profile::CILIUM));
-    let advice = suggest(&cluster, &[probe(), to_api_server()]);
+    let to_kubelet = flow("vault/vault-0", "10.10.0.11", 10250);
+    let advice = suggest(&cluster, &[probe(), to_api_server(), to_kubelet]);
     assert!(advice.suggestions.is_empty());
     let wanted = [
-        "fromEntities: [host, remote-node]",
-        "toEntities: [kube-apiserver]",
+        ("fromEntities: [host, remote-node]", true),
+        ("toEntities: [kube-apiserver]", true),
+        // All nodes together have a name: more than was asked for.
+        ("toEntities: [host, remote-node]", false),
     ];
-    for ((_, refusal), wanted) in advice.refusals.iter().zip(wanted) {
-        assert_eq!(*refusal, Refusal::CiliumEntity(wanted));
+    for ((_, refusal), (wanted, given)) in advice.refusals.iter().zip(wanted) {
+        let Refusal::CiliumEntity { needed, policy } = refusal else {
+            panic!("{refusal}");
+        };
+        assert_eq!((*needed, policy.is_some()), (wanted, given));
     }
-    assert_eq!(advice.refusals.len(), 2);
+    assert_eq!(advice.refusals.len(), 3);
+    let policies = advice.cilium_policies();
+    let yaml: Vec<String> = policies.iter().map(|policy| policy.to_yaml()).collect();
+    insta::assert_snapshot!("cilium", yaml.join("---\n"));
+    for text in &yaml {
+        let object: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+        assert_eq!(object["kind"], "CiliumNetworkPolicy");
+    }
 }
 
 #[test]

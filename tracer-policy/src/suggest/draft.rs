@@ -74,7 +74,7 @@ impl Drafts {
             Refusal::Unknown(format!("pod {} is not in the cluster", leg.subject))
         })?;
         let selector = target::selector(cluster, pod, leg.direction)?;
-        let peers = peers::of(cluster, profile, leg)?;
+        let peers = peers::of(cluster, profile, leg, &selector)?;
         let key = (
             leg.subject.namespace.clone(),
             leg.direction,

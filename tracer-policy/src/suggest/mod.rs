@@ -4,6 +4,7 @@
 //! and blocked direction; it selects pods that are isolated in that direction already, so that it
 //! isolates nothing anew.
 
+mod cilium;
 mod draft;
 mod legs;
 mod peers;
@@ -23,6 +24,8 @@ use crate::flow::Flow;
 use crate::model::{ObjectRef, Protocol};
 use crate::policy::Direction;
 use crate::verdict::{Exemption, RuleRef};
+
+pub use cilium::CiliumPolicy;
 
 /// What comes of asking for suggestions.
 #[derive(Clone, Debug, Default)]
@@ -130,9 +133,14 @@ pub enum Refusal {
     NoStableLabel(ObjectRef),
     /// Cilium does not match nodes by address.
     #[error(
-        "Cilium matches nodes by identity, not by ipBlock: write a CiliumNetworkPolicy with {0}, or set policy-cidr-match-mode to include nodes"
+        "Cilium matches nodes by identity, not by ipBlock: it takes a CiliumNetworkPolicy with {needed}, or policy-cidr-match-mode with nodes in it"
     )]
-    CiliumEntity(&'static str),
+    CiliumEntity {
+        /// How such a policy names the other end.
+        needed: &'static str,
+        /// The policy, where it opens no more than was asked for.
+        policy: Option<Box<CiliumPolicy>>,
+    },
     /// The candidate did not stand its proof.
     #[error("no candidate stood its proof: {0}")]
     Unproven(String),

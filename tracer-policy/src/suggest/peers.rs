@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::Refusal;
 use super::legs::Leg;
 use super::target::stable_labels;
+use super::{Refusal, cilium};
 use crate::cluster::Cluster;
 use crate::flow::End;
 use crate::metadata::is_metadata_service;
@@ -32,7 +32,13 @@ pub(super) struct Peers {
     pub(super) note: Option<String>,
 }
 
-pub(super) fn of(cluster: &Cluster, profile: Profile, leg: &Leg) -> Result<Peers, Refusal> {
+/// `selector` is that of the pods whose isolation is to be opened.
+pub(super) fn of(
+    cluster: &Cluster,
+    profile: Profile,
+    leg: &Leg,
+    selector: &LabelSelector,
+) -> Result<Peers, Refusal> {
     match &leg.other {
         End::Pod(id) => match cluster.pod_at(id) {
             Some(pod) if !pod.host_network => pod_peer(cluster, leg, pod),
@@ -46,7 +52,7 @@ pub(super) fn of(cluster: &Cluster, profile: Profile, leg: &Leg) -> Result<Peers
                         .map(|a| a.ip)
                 });
                 match ip {
-                    Some(ip) => address_peer(cluster, profile, leg, ip),
+                    Some(ip) => address_peer(cluster, profile, leg, selector, ip),
                     None => Err(Refusal::Unknown(format!("pod {id} has no address yet"))),
                 }
             }
@@ -54,7 +60,7 @@ pub(super) fn of(cluster: &Cluster, profile: Profile, leg: &Leg) -> Result<Peers
         },
         End::Ip(ip) => match cluster.pod_entry_at(*ip) {
             Some(entry) => pod_peer(cluster, leg, &entry.pod),
-            None => address_peer(cluster, profile, leg, *ip),
+            None => address_peer(cluster, profile, leg, selector, *ip),
         },
     }
 }
@@ -94,6 +100,7 @@ fn address_peer(
     cluster: &Cluster,
     profile: Profile,
     leg: &Leg,
+    selector: &LabelSelector,
     ip: IpAddr,
 ) -> Result<Peers, Refusal> {
     if leg.direction == Direction::Egress && is_metadata_service(ip, Some(leg.port)) {
@@ -108,11 +115,12 @@ fn address_peer(
     let api_server = cluster.api_server_endpoints();
     let to_api_server = leg.direction == Direction::Egress && api_server.iter().any(is_endpoint);
     if node.is_some() && !profile.ipblock_matches_nodes {
-        return Err(Refusal::CiliumEntity(match leg.direction {
-            Direction::Ingress => "fromEntities: [host, remote-node]",
-            Direction::Egress if to_api_server => "toEntities: [kube-apiserver]",
-            Direction::Egress => "toEntities: [host, remote-node]",
-        }));
+        let node = match leg.direction {
+            Direction::Ingress => cilium::Node::Any,
+            Direction::Egress if to_api_server => cilium::Node::ApiServer,
+            Direction::Egress => cilium::Node::One,
+        };
+        return Err(cilium::refusal(cluster, leg, selector, node));
     }
     if to_api_server {
         // Every control-plane node, not only the one seen: the Service spreads over all of them.

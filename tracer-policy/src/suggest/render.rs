@@ -75,7 +75,7 @@ impl Suggestion {
 }
 
 /// A comment line; whatever could end the line early is shown as a space.
-fn comment(out: &mut String, indent: &str, text: &str) {
+pub(super) fn comment(out: &mut String, indent: &str, text: &str) {
     out.push_str(indent);
     out.push_str("# ");
     out.extend(text.chars().map(|c| {

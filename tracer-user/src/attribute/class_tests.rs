@@ -102,6 +102,11 @@ fn each_kind_of_traffic_is_told_from_its_neighbours() {
         (MASTER, ADMIT, 9445, Class::NodeToPod),
         (DB[0], DB[1], 5432, Class::StatefulsetPeer),
         (WEB, DB[1], 5432, Class::PodToPod),
+        (WEB, "169.254.169.254", 80, Class::CloudMetadata),
+        (WEB, "100.100.100.200", 80, Class::CloudMetadata),
+        // Azure's host is a DNS server as well.
+        (WEB, "168.63.129.16", 80, Class::CloudMetadata),
+        (WEB, "168.63.129.16", 53, Class::External),
     ] {
         for answer in [false, true] {
             let drop = drop_of(&mut town, from, to, port, answer);

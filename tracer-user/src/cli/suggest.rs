@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args};
-use tracer_policy::{Cluster, Flow, suggest};
+use tracer_policy::{CiliumPolicy, Cluster, Flow, Refusal, Suggestion, suggest};
 
 use super::agent_stream::{self, Asked, Tail};
 use super::ends::FlowArgs;
@@ -90,15 +90,24 @@ pub(super) fn run(
     };
     let advice = suggest(&loaded.cluster, &flows);
     let mut out = anstream::stdout();
-    for (index, suggestion) in advice.suggestions.iter().enumerate() {
+    let objects = advice.suggestions.iter().map(Suggestion::to_yaml);
+    let ciliums = advice.cilium_policies();
+    let ciliums = ciliums.iter().map(CiliumPolicy::to_yaml);
+    for (index, object) in objects.chain(ciliums).enumerate() {
         if index > 0 {
             writeln!(out, "---")?;
         }
-        write!(out, "{}", suggestion.to_yaml())?;
+        write!(out, "{object}")?;
     }
     out.flush()?;
     for (flow, refusal) in &advice.refusals {
-        color::note(&format!("nothing to suggest for {flow}: {refusal}"));
+        let no = match refusal {
+            Refusal::CiliumEntity {
+                policy: Some(_), ..
+            } => "no NetworkPolicy",
+            _ => "nothing",
+        };
+        color::note(&format!("{no} to suggest for {flow}: {refusal}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Culprit, Reach};
+use super::{Culprit, Reach, pod_speaks};
 use crate::flow::{End, Flow};
 use crate::lint::{behind, rules};
 use crate::model::{Node, NodeAddressKind, Pod};
@@ -66,7 +66,7 @@ impl Reach<'_> {
             });
         }
         nodes.iter().find_map(|node| {
-            let sources = probe_sources(node, pod);
+            let sources = probe_sources(node);
             let culprit = self.closed_to(&sources, pod, port, strict)?;
             let exempt = unplaced || self.closed_to(&sources, pod, port, profile).is_none();
             Some(Closed {
@@ -86,7 +86,7 @@ impl Reach<'_> {
         profile: Profile,
     ) -> Option<Culprit> {
         let mut first = None;
-        for ip in sources {
+        for ip in sources.iter().filter(|ip| pod_speaks(pod, ip)) {
             let flow = Flow::tcp(End::Ip(*ip), End::Pod(pod.id.clone()), port);
             let culprit = self.closed_as(&flow, Direction::Ingress, profile)?;
             first.get_or_insert(culprit);
@@ -132,9 +132,8 @@ impl Reach<'_> {
     }
 }
 
-/// Which of a node's addresses its probes of `pod` come from depends on the CNI: any of these.
-fn probe_sources(node: &Node, pod: &Pod) -> Vec<IpAddr> {
-    let family = pod.ips.first().map(IpAddr::is_ipv4);
+/// Which of a node's addresses its probes come from depends on the CNI: any of these.
+fn probe_sources(node: &Node) -> Vec<IpAddr> {
     node.addresses
         .iter()
         .filter(|a| {
@@ -144,6 +143,5 @@ fn probe_sources(node: &Node, pod: &Pod) -> Vec<IpAddr> {
             )
         })
         .map(|a| a.ip)
-        .filter(|ip| family.is_none_or(|v4| v4 == ip.is_ipv4()))
         .collect()
 }

@@ -188,3 +188,8 @@ impl<'a> Reach<'a> {
         }
     }
 }
+
+/// Whether the pod has an address of that family, as far as it has any yet.
+fn pod_speaks(pod: &Pod, ip: &IpAddr) -> bool {
+    pod.ips.is_empty() || pod.ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4())
+}

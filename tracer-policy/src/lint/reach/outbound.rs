@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Culprit, Reach};
+use super::{Culprit, Reach, pod_speaks};
 use crate::cluster::Cluster;
 use crate::flow::{End, Flow};
 use crate::lint::{presumed, rules};
@@ -80,10 +80,15 @@ impl Reach<'_> {
 
     /// What closes the way to the API server, wherever it may be; where the objects do not say where it is.
     pub(in crate::lint) fn presumed_api_server(&self, pod: &Pod) -> Option<Culprit> {
-        let each = |ip: &IpAddr| presumed::API_SERVER_PORTS.map(|port| (*ip, port));
-        let anywhere: BTreeSet<_> = self.outsiders.iter().flat_map(each).collect();
-        let closed = self.closed_endpoints(pod, &anywhere, Protocol::Tcp)?;
-        closed.all().then_some(closed.culprit)
+        let mut first = None;
+        for ip in self.outsiders.iter().filter(|ip| pod_speaks(pod, ip)) {
+            for port in presumed::API_SERVER_PORTS {
+                let flow = Flow::tcp(End::Pod(pod.id.clone()), End::Ip(*ip), port);
+                let culprit = self.closed(&flow, Direction::Egress)?;
+                first.get_or_insert(culprit);
+            }
+        }
+        first
     }
 
     pub(super) fn dns(&mut self, pod: &Pod) {
@@ -132,10 +137,9 @@ impl Reach<'_> {
         endpoints: &BTreeSet<(IpAddr, u16)>,
         protocol: Protocol,
     ) -> Option<Closed> {
-        let family = |v4| pod.ips.is_empty() || pod.ips.iter().any(|ip| ip.is_ipv4() == v4);
         let mut closed: Option<Closed> = None;
         let mut of = 0;
-        for (ip, port) in endpoints.iter().filter(|(ip, _)| family(ip.is_ipv4())) {
+        for (ip, port) in endpoints.iter().filter(|(ip, _)| pod_speaks(pod, ip)) {
             of += 1;
             let flow = Flow {
                 protocol,
