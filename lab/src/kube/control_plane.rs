@@ -12,7 +12,7 @@ use super::program::{self, Server};
 use crate::command;
 use crate::netns::Netns;
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 const ETCD: &str = "http://127.0.0.1:12379";
 const ETCD_PEERS: &str = "http://127.0.0.1:12380";
 const TOKEN: &str = "lab-administrator";

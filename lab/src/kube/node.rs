@@ -18,7 +18,7 @@ use super::{PAUSE_IMAGE, image};
 use crate::command;
 use crate::netns::Netns;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_mins(3);
 const SCRIPT: &str = include_str!("node.sh");
 
 /// A node of a cluster: its kubelet and container runtime in namespaces of their own for mounts and

@@ -67,9 +67,13 @@ impl Cluster<'_> {
         Ok(self.get("tracer", &self.agent()?, restarts)?.parse()?)
     }
 
-    /// Packets that the agent counted.
+    /// Packets from or to pods of namespace `vault` that the agent counted; it counts the whole machine's.
     pub(crate) fn counted(&self) -> Result<u64> {
-        self.metric(DROPS, &[])
+        self.sum(DROPS, |series| {
+            ["source", "destination"]
+                .iter()
+                .any(|end| series.contains(&format!("{end}_namespace=\"vault\"")))
+        })
     }
 
     /// Those of this kind.
@@ -84,10 +88,16 @@ impl Cluster<'_> {
 
     /// The sum of a metric's series that have all of these labels.
     pub(crate) fn metric(&self, name: &str, labels: &[String]) -> Result<u64> {
+        self.sum(name, |series| {
+            labels.iter().all(|label| series.contains(label))
+        })
+    }
+
+    fn sum(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Result<u64> {
         self.metrics()?
             .lines()
             .filter(|line| line.split(['{', ' ']).next() == Some(name))
-            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter(|line| wanted(line))
             .map(|line| {
                 let value = line.rsplit_once(' ').context("a metric without a value")?.1;
                 Ok(value.parse::<u64>()?)

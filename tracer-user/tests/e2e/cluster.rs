@@ -15,10 +15,10 @@ use lab::{Lab, plan};
 
 pub(crate) const NODE: &str = "node-1";
 /// How long a kubelet, a controller or the agent may take to notice something.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// How long images, containers and restarts may take.
-const LONG: Duration = Duration::from_mins(2);
+const LONG: Duration = Duration::from_mins(5);
 const INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) struct Cluster<'a> {
@@ -27,7 +27,7 @@ pub(crate) struct Cluster<'a> {
     pub(crate) lab: &'a Lab,
 }
 
-/// Waits for what announces itself in no other way.
+/// Waits for what announces itself in no other way. What cannot be asked is not there yet.
 pub(crate) fn until(what: &str, reached: impl FnMut() -> Result<bool>) -> Result<()> {
     until_within(PATIENCE, what, reached)
 }
@@ -38,13 +38,17 @@ fn until_within(
     mut reached: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
     let deadline = Instant::now() + patience;
-    while !reached().with_context(|| format!("while waiting until {what}"))? {
-        if Instant::now() > deadline {
-            bail!("not within {} s: {what}", patience.as_secs());
+    loop {
+        match reached() {
+            Ok(true) => return Ok(()),
+            Ok(false) | Err(_) if Instant::now() < deadline => thread::sleep(INTERVAL),
+            Ok(false) => bail!("not within {} s: {what}", patience.as_secs()),
+            Err(error) => {
+                let patience = patience.as_secs();
+                return Err(error.context(format!("not within {patience} s: {what}")));
+            }
         }
-        thread::sleep(INTERVAL);
     }
-    Ok(())
 }
 
 impl<'a> Cluster<'a> {

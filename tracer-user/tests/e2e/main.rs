@@ -56,6 +56,7 @@ fn the_incident_befalls_a_cluster_and_the_agent_tells() -> Result<()> {
     incident::is_cured(&cluster, &mut enforcement, &drops)?;
     steps.done("kube-router's shape: cured");
 
+    incident::forget_events(&cluster)?;
     enforcement.by(&cluster, Box::new(Tc::new(Attach::Tcx)))?;
     let drops = incident::strikes(&cluster, &mut enforcement)?;
     steps.done("tc: the incident");

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::agent::PROBES;
-use crate::cluster::{Cluster, until};
+use crate::cluster::{Cluster, NODE, until};
 use crate::enforcement::Enforcement;
 
 /// Without an API server the agent goes on from what it knows, says so, and catches up without a restart; and
@@ -35,8 +35,8 @@ pub(crate) fn of_the_api_server(
     cluster.wait_synced(true)?;
     let said = cluster.ask_agent("/readyz")?;
     ensure!(said == "ok\n", "/readyz: {said}");
-    until("the kubelet has told of the one restart", || {
-        Ok(cluster.agent_restarts()? == 1)
+    until("the kubelet has told of a restart", || {
+        Ok(cluster.agent_restarts()? >= 1)
     })?;
     enforcement.agrees(cluster).map(drop)
 }
@@ -49,6 +49,22 @@ pub(crate) fn restart_agent(cluster: &Cluster<'_>) -> Result<()> {
         Ok(cluster.agent_restarts()? > restarts)
     })?;
     cluster.wait_agent()
+}
+
+/// Deletes the agent's pod; returns the name of the one in its place, which runs.
+pub(crate) fn replace_agent(cluster: &Cluster<'_>) -> Result<String> {
+    let old = cluster.agent()?;
+    cluster
+        .plane
+        .kubectl(&["-n", "tracer", "delete", "pod", &old])?;
+    let mut new = String::new();
+    until("the DaemonSet has another pod", || {
+        cluster.plane.schedule(NODE)?;
+        new = cluster.agent()?;
+        let running = "jsonpath={.status.containerStatuses[0].state.running.startedAt}";
+        Ok(new != old && !cluster.get("tracer", &new, running)?.is_empty())
+    })?;
+    Ok(new)
 }
 
 fn agent_container(cluster: &Cluster<'_>) -> Result<String> {

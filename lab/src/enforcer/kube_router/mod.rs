@@ -168,6 +168,12 @@ impl Enforcer for KubeRouter {
         if !self.installed {
             return Ok(());
         }
+        // Unhooked first, then counted: what is dropped until then is in the count.
+        let hooks = "*filter\n-F INPUT\n-F FORWARD\n-F OUTPUT\nCOMMIT\n";
+        for (ip, _) in SERVICES {
+            let restore = self.tool(ip, "restore");
+            lab.node().run_with_input(&restore, &["--noflush"], hooks)?;
+        }
         self.before += self.counted(lab.node(), |_, _| true)?;
         let empty =
             "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
