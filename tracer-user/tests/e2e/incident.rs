@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, printed, until};
 use crate::enforcement::Enforcement;
 use crate::outage::replace_agent;
 use crate::prometheus::Prometheus;
+use crate::rights;
 
 /// Vault with a readiness probe, and one that calls the API server.
 const PODS: &str = include_str!("pods.yaml");
@@ -34,7 +35,7 @@ pub(crate) fn rejects_calls_only(
     let prometheus = Prometheus::start(cluster.lab.node())?;
     prometheus.wait_scraped()?;
     cluster.apply(BROKEN_POLICY)?;
-    enforcement.sync(cluster)?;
+    rights::events_are_needed(cluster, || enforcement.sync(cluster))?;
     let probes = Traffic::of_probes(cluster)?;
     seen_by_prometheus(&prometheus, &[CALLS])?;
     probes.goes_on()?;

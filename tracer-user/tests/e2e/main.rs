@@ -38,6 +38,8 @@ fn the_incident_befalls_a_cluster_and_the_agent_tells() -> Result<()> {
     cluster.wait_agent()?;
     rights::are_those_of_a_reader(&cluster)?;
     steps.done("the agent, installed");
+    rights::are_all_needed(&cluster)?;
+    steps.done("its rights, taken away and given back");
     incident::bring_pods(&cluster)?;
     steps.done("pods");
     let mut enforcement = Enforcement::default();
