@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use tracer_policy::model::Protocol;
-use tracer_policy::{Advice, Cluster, End, Flow, suggest};
+use tracer_policy::{Advice, Cluster, Flow, suggest};
 
 use crate::record::{Drop, Peer};
 
@@ -37,20 +36,6 @@ pub fn ends(drop: &Drop) -> Option<Ends<'_>> {
         client,
         server,
         answer,
-    })
-}
-
-/// The flow a dropped packet belonged to, from who opened it to who serves it.
-pub fn flow(drop: &Drop) -> Option<Flow> {
-    let ends = ends(drop)?;
-    let name = drop.protocol.as_deref()?;
-    let protocol =
-        Protocol::from_name(name).or_else(|| name.parse().ok().map(Protocol::from_number))?;
-    Some(Flow {
-        from: End::Ip(ends.client.ip),
-        to: End::Ip(ends.server.ip),
-        port: ends.server.port.filter(|_| protocol.has_ports()),
-        protocol,
     })
 }
 

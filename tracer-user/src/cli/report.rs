@@ -60,7 +60,7 @@ pub(super) fn run(
             _ => recorded,
         };
         if filter.passes(&drop) {
-            all.add(&drop);
+            all.add(&drop, loaded.as_ref().map(|loaded| &loaded.cluster));
         } else {
             held_back += 1;
         }

@@ -56,11 +56,7 @@ pub fn load_into(
     Ok(loaded)
 }
 
-fn read_into(
-    path: &Path,
-    loaded: &mut Loaded,
-    namespace: Option<&str>,
-) -> Result<(), LoadError> {
+fn read_into(path: &Path, loaded: &mut Loaded, namespace: Option<&str>) -> Result<(), LoadError> {
     let take = |loaded: &mut Loaded, mut found: Found| {
         if let Some(namespace) = namespace {
             settle(&mut found.object, namespace);

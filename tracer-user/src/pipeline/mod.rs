@@ -234,7 +234,9 @@ fn follow(
             Some(next) => next,
             None => {
                 outlet.flush()?;
-                stages.sizes.set_waiting(following.waiting.records().count());
+                stages
+                    .sizes
+                    .set_waiting(following.waiting.records().count());
                 let mut until = following.next();
                 if Instant::now() >= count_at {
                     stages.sizes.count(&stages.attributor);

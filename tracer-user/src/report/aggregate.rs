@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
+use tracer_policy::Cluster;
 
-use super::bounded::{Few, name};
+use super::bounded::{Few, name, sentence};
 use super::finding::Finding;
 use super::histogram::Scale;
 use super::key::{Key, Standing};
+use crate::curable;
 use crate::cure::{self, Flows};
 use crate::record::{Class, Drop, Peer};
 
@@ -49,11 +51,13 @@ pub struct Aggregate {
     pub(super) to_fix: Flows,
     /// Whether there were more flows to fix than are looked at.
     pub(super) more_to_fix: bool,
+    /// What no policy can cure: why, and what it was.
+    pub(super) incurable: Few<(String, String), 256>,
 }
 
 impl Aggregate {
-    /// Takes one drop.
-    pub fn add(&mut self, drop: &Drop) {
+    /// Takes one drop. `cluster`: of whom the fix will be.
+    pub fn add(&mut self, drop: &Drop, cluster: Option<&Cluster>) {
         let ends = cure::ends(drop);
         let at = drop.time.as_nanosecond();
         self.lines += 1;
@@ -77,10 +81,19 @@ impl Aggregate {
         }
         self.tell_apart(drop);
         let place = self.place(Key::of(drop, ends), drop.time);
+        let flow = match cluster.map(|cluster| curable::flow(drop, cluster)) {
+            Some(Ok(flow)) => Some(flow),
+            Some(Err(curable::Incurable { what, why })) => {
+                let why = (sentence(&why.to_string()), name(&what));
+                self.incurable.add(why, drop.count);
+                None
+            }
+            None => None,
+        };
         let finding = &mut self.findings[place];
         finding.add(drop, ends);
         finding.lane.add(self.scale, at, drop.count);
-        if let Some(flow) = cure::flow(drop) {
+        if let Some(flow) = flow {
             let full = finding.flows.len() >= TO_FIX_OF_ONE;
             // A full finding's own flows are still known.
             let most = if full { 0 } else { TO_FIX };

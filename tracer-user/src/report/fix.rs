@@ -132,6 +132,9 @@ impl Fix {
             });
         }
         advised.refuse(&refusals, all);
+        for (why, what) in all.incurable.iter() {
+            advised.refuse_one(why.clone(), what);
+        }
         Self::Advised(Box::new(advised))
     }
 }
@@ -180,28 +183,32 @@ impl Advised {
             } else {
                 clip(&refusal.to_string(), 600)
             };
-            let known = self.refused.iter().position(|refused| refused.why == why);
-            let refused = match known {
-                Some(place) => &mut self.refused[place],
-                None if self.refused.len() < REASONS => {
-                    self.refused.push(Refused {
-                        why,
-                        flows: Vec::new(),
-                        more: 0,
-                    });
-                    let last = self.refused.len() - 1;
-                    &mut self.refused[last]
-                }
-                None => {
-                    self.more_refused += 1;
-                    continue;
-                }
-            };
-            if refused.flows.len() < OF_A_REASON {
-                refused.flows.push(clip(&flow.to_string(), 600));
-            } else {
-                refused.more += 1;
+            self.refuse_one(why, &flow.to_string());
+        }
+    }
+
+    fn refuse_one(&mut self, why: String, what: &str) {
+        let known = self.refused.iter().position(|refused| refused.why == why);
+        let refused = match known {
+            Some(place) => &mut self.refused[place],
+            None if self.refused.len() < REASONS => {
+                self.refused.push(Refused {
+                    why,
+                    flows: Vec::new(),
+                    more: 0,
+                });
+                let last = self.refused.len() - 1;
+                &mut self.refused[last]
             }
+            None => {
+                self.more_refused += 1;
+                return;
+            }
+        };
+        if refused.flows.len() < OF_A_REASON {
+            refused.flows.push(clip(what, 600));
+        } else {
+            refused.more += 1;
         }
     }
 }

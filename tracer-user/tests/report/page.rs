@@ -15,7 +15,7 @@ fn probe() -> Value {
 fn of(drops: impl IntoIterator<Item = Value>) -> (Html, String) {
     let mut all = Aggregate::default();
     for drop in drops {
-        all.add(&serde_json::from_value(drop).unwrap());
+        all.add(&serde_json::from_value(drop).unwrap(), None);
     }
     let about = About::default();
     let text = render(&Page::new(&about, &all, &Fix::Unasked)).unwrap();

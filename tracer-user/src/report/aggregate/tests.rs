@@ -18,7 +18,7 @@ fn after(drop: &Drop, seconds: i64) -> Drop {
 fn aggregate<'a>(drops: impl IntoIterator<Item = &'a Drop>) -> Aggregate {
     let mut all = Aggregate::default();
     for drop in drops {
-        all.add(drop);
+        all.add(drop, None);
     }
     all
 }
@@ -126,17 +126,19 @@ fn findings_stay_bounded_and_a_disagreement_is_never_folded_away() {
     let mut base = probe();
     base.class = Some(Class::External);
     let many = u32::try_from(FINDINGS).unwrap() * 3;
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/incident.yaml");
+    let cluster = crate::cluster::load(data.as_ref()).unwrap().cluster;
     let mut all = Aggregate::default();
     for number in 0..many {
         let mut drop = after(&base, i64::from(number));
         let source = drop.source.as_mut().unwrap();
         source.kind = PeerKind::External;
         source.ip = std::net::Ipv4Addr::from(0xcb00_0000 + number).into();
-        all.add(&drop);
+        all.add(&drop, Some(&cluster));
     }
     let mut disagreement = base.clone();
     disagreement.policy.as_mut().unwrap().verdict = PolicyVerdict::Allowed;
-    all.add(&disagreement);
+    all.add(&disagreement, Some(&cluster));
     let findings = all.findings();
     assert_eq!(findings.len(), FINDINGS + 2);
     let packets: u64 = findings.iter().map(|one| one.packets).sum();
@@ -151,6 +153,8 @@ fn findings_stay_bounded_and_a_disagreement_is_never_folded_away() {
     assert_eq!(folded.packets, u64::from(many) - FINDINGS as u64);
     assert_eq!(all.to_fix.as_slice().len(), TO_FIX);
     assert!(all.more_to_fix);
+    // No policy stopped that one.
+    assert_eq!(all.incurable.len(), 1);
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn names_without_end_are_folded_too() {
     for number in 0..2 * most {
         let mut drop = probe();
         drop.destination.as_mut().unwrap().workload = Some(format!("w{number}"));
-        all.add(&drop);
+        all.add(&drop, None);
     }
     let findings = all.findings();
     assert_eq!(findings.len(), most + 1);
