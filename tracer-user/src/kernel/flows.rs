@@ -1,7 +1,7 @@
 //! The kernel's table of flows, seen from user space: which packets were only counted, and what has been
 //! told of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -232,11 +232,8 @@ impl<T: Tables> Flows<T> {
             self.aged = Instant::now();
             let full = pass.entries * 10 >= self.capacity * PRESSURE_TENTHS;
             let limit = if full { IDLE_UNDER_PRESSURE } else { IDLE };
-            for (key, idle) in pass.idle {
-                if idle >= limit {
-                    self.take(&key, each)?;
-                }
-            }
+            let idle = pass.idle.into_iter().filter(|(_, idle)| *idle >= limit);
+            self.take(&idle.map(|(key, _)| key).collect(), each)?;
         }
         Ok(())
     }
@@ -308,20 +305,32 @@ impl<T: Tables> Flows<T> {
         self.caught_up
     }
 
-    /// Takes a flow out of the table; what was counted up to the last moment is handed on.
-    fn take(&mut self, key: &FlowKey, each: &mut impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
-        let Some(value) = self.tables.take(key)? else {
+    /// Takes flows out of the table; what was counted up to the last moment is handed on.
+    fn take(
+        &mut self,
+        idle: &HashSet<FlowKey>,
+        each: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), Error> {
+        if idle.is_empty() {
             return Ok(());
-        };
-        let told = self.told.remove(key).map_or(0, |told| told.packets);
-        self.told_in = self.next_marks;
-        if value.packets > told {
-            let last = record(&value, value.packets - told);
-            if !each(last.as_bytes()) {
-                self.left_over.push(last);
-                self.owing = true;
-            }
         }
+        let Self {
+            tables,
+            told,
+            left_over,
+            ..
+        } = self;
+        tables.take(idle, |key, value| {
+            let before = told.remove(&key).map_or(0, |told| told.packets);
+            if value.packets > before {
+                let last = record(&value, value.packets - before);
+                if !each(last.as_bytes()) {
+                    left_over.push(last);
+                }
+            }
+        })?;
+        self.owing |= !self.left_over.is_empty();
+        self.told_in = self.next_marks;
         Ok(())
     }
 

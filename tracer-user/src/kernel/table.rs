@@ -1,28 +1,37 @@
 //! The tables that the programs count in.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Map, MapData, PerCpuArray};
 use tracer_common::{FlowKey, FlowValue};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::error::{Error, boxed};
 use super::streaks::States;
-use super::sys;
+use super::sys::{self, Batch};
 
-const KEY_WORDS: usize = size_of::<FlowKey>() / 8;
-const VALUE_WORDS: usize = size_of::<FlowValue>() / 8;
+const READ: &str = "read the kernel's table";
 
-type Hash = aya::maps::HashMap<MapData, [u64; KEY_WORDS], [u64; VALUE_WORDS]>;
+/// Entries read at a time: a tenth of a megabyte.
+const AT_A_TIME: usize = 512;
+/// Entries of one bucket, at most. There are as many buckets as entries, so that more than a handful in one
+/// are not to be expected.
+const BUCKET: usize = 64;
 
 /// What [`super::flows::Flows`] needs of the tables.
 pub(super) trait Tables {
-    /// Hands out flows until one is not wanted any more; whether they were all. One may come twice where
-    /// others leave meanwhile.
+    /// Hands out flows until one is not wanted any more; whether they were all.
     fn each(&self, each: impl FnMut(FlowKey, FlowValue) -> bool) -> Result<bool, Error>;
 
-    /// Takes a flow out, and hands out what it was in that moment.
-    fn take(&mut self, key: &FlowKey) -> Result<Option<FlowValue>, Error>;
+    /// Takes flows out, and hands out what each was in that moment. One that cannot be taken out without
+    /// losing a packet stays.
+    fn take(
+        &mut self,
+        keys: &HashSet<FlowKey>,
+        each: impl FnMut(FlowKey, FlowValue),
+    ) -> Result<(), Error>;
 
     /// Packets that found no room, by the bit of their reason.
     fn overflowed(&self, index: u32) -> Result<u64, Error>;
@@ -30,9 +39,7 @@ pub(super) trait Tables {
 
 /// The kernel's.
 pub(super) struct KernelTables {
-    flows: Hash,
-    /// The same once more, for what aya has no call for.
-    flows_fd: OwnedFd,
+    flows: OwnedFd,
     overflow: PerCpuArray<MapData, u64>,
     states: States,
     /// The kernel can hand out an entry and delete it in one step (since 5.14).
@@ -41,40 +48,93 @@ pub(super) struct KernelTables {
 
 impl KernelTables {
     pub(super) fn new(flows: Map, overflow: Map, states: States) -> Result<Self, Error> {
-        let Map::HashMap(data) = &flows else {
+        let Map::HashMap(data) = flows else {
             return Err(Error::Load("the map of flows is no hash table".into()));
         };
-        let flows_fd = data.fd().as_fd().try_clone_to_owned().map_err(boxed)?;
         Ok(Self {
-            flows_fd,
-            flows: Hash::try_from(flows).map_err(boxed)?,
+            flows: data.fd().as_fd().try_clone_to_owned().map_err(boxed)?,
             overflow: PerCpuArray::try_from(overflow).map_err(boxed)?,
             states,
             can_take: true,
         })
+    }
+
+    fn get(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
+        let mut value = FlowValue::new_zeroed();
+        let found = sys::get(self.flows.as_fd(), key.as_bytes(), value.as_mut_bytes())?;
+        Ok(found.then_some(value))
+    }
+
+    /// Takes one out; `None` where it is not there. Fails on kernels that do not know how.
+    fn take_one(&self, key: &FlowKey) -> io::Result<Option<FlowValue>> {
+        let mut value = FlowValue::new_zeroed();
+        let taken = sys::take(self.flows.as_fd(), key.as_bytes(), value.as_mut_bytes())?;
+        Ok(taken.then_some(value))
+    }
+
+    /// The same on older kernels, which hand out and delete in one step whole buckets only (since 5.6): those
+    /// with nothing in them but what is to be taken out.
+    fn take_buckets(
+        &self,
+        keys: &HashSet<FlowKey>,
+        mut each: impl FnMut(FlowKey, FlowValue),
+    ) -> io::Result<()> {
+        let mut room = Room::new(BUCKET);
+        let mut at = None;
+        loop {
+            let (entries, next) = self.bucket(at, &mut room)?;
+            // Where the first bucket with anything in it is, is not known: a flow that comes between would be
+            // taken in its place, and its first packet be told twice.
+            if at.is_some() && room.keys[..entries].iter().all(|key| keys.contains(key)) {
+                match room.read(&self.flows, Batch::Take, at, entries) {
+                    Ok((entries, _)) => room.hand_out(entries, &mut each),
+                    // Another has come into it.
+                    Err(error) if is_too_small(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if next.is_none() {
+                return Ok(());
+            }
+            at = next;
+        }
+    }
+
+    /// Reads one bucket: as much as there is room for is handed out, but no bucket in part. How many entries it
+    /// has, and where the next one is.
+    fn bucket(&self, at: Option<u32>, room: &mut Room) -> io::Result<(usize, Option<u32>)> {
+        let mut entries = 1;
+        loop {
+            match room.read(&self.flows, Batch::Read, at, entries) {
+                Err(error) if is_too_small(&error) && entries < BUCKET => entries += 1,
+                other => return other,
+            }
+        }
     }
 }
 
 impl Tables for KernelTables {
     fn each(&self, mut each: impl FnMut(FlowKey, FlowValue) -> bool) -> Result<bool, Error> {
         let going_on = self.states.going_on()?;
-        for entry in &self.flows {
-            let (key, value) = match entry {
-                Ok((key, value)) => (zerocopy::transmute!(key), zerocopy::transmute!(value)),
-                // Entries come and go while we look.
-                Err(MapError::KeyNotFound) => continue,
-                Err(error) => return Err(boxed(error)),
-            };
-            if !going_on.contains(&key) && !each(key, value) {
-                return Ok(false);
+        let mut room = Room::new(AT_A_TIME);
+        let mut at = None;
+        loop {
+            let read = room.read(&self.flows, Batch::Read, at, AT_A_TIME);
+            let (entries, next) = read.map_err(|error| cannot(READ, error))?;
+            let read = room.keys.iter().zip(&room.values).take(entries);
+            for (key, value) in read {
+                if !going_on.contains(key) && !each(*key, *value) {
+                    return Ok(false);
+                }
             }
+            if next.is_none() {
+                break;
+            }
+            at = next;
         }
         for key in going_on {
-            let words: [u64; KEY_WORDS] = zerocopy::transmute!(key);
-            let mut value: FlowValue = match self.flows.get(&words, 0) {
-                Ok(value) => zerocopy::transmute!(value),
-                Err(MapError::KeyNotFound) => continue,
-                Err(error) => return Err(boxed(error)),
+            let Some(mut value) = self.get(&key).map_err(|error| cannot(READ, error))? else {
+                continue;
             };
             let beside = self.states.beside(&key)?;
             value.packets += beside.packets;
@@ -86,26 +146,36 @@ impl Tables for KernelTables {
         Ok(true)
     }
 
-    fn take(&mut self, key: &FlowKey) -> Result<Option<FlowValue>, Error> {
+    fn take(
+        &mut self,
+        keys: &HashSet<FlowKey>,
+        mut each: impl FnMut(FlowKey, FlowValue),
+    ) -> Result<(), Error> {
+        let action = "take a flow out of the kernel's table";
         // What stands beside the table was told too, and finds its way there later.
-        if !self.can_take || self.states.beside(key)?.packets > 0 {
-            return Ok(None);
+        let mut keys = keys.clone();
+        for flow in self.states.going_on()? {
+            keys.remove(&flow);
         }
-        let mut value = FlowValue::new_zeroed();
-        let taken = sys::take(self.flows_fd.as_fd(), key.as_bytes(), value.as_mut_bytes());
-        match taken {
-            Ok(taken) => Ok(taken.then_some(value)),
-            Err(error) if is_unknown(&error) => {
-                // Taken out in two steps it could lose a packet in between: it stays.
-                self.can_take = false;
-                Ok(None)
+        let keys = &keys;
+        if self.can_take {
+            for key in keys {
+                match self.take_one(key) {
+                    Ok(Some(value)) => each(*key, value),
+                    Ok(None) => {}
+                    Err(error) if is_unknown(&error) => {
+                        self.can_take = false;
+                        break;
+                    }
+                    Err(error) => return Err(cannot(action, error)),
+                }
             }
-            Err(source) => Err(Error::Io {
-                action: "take a flow out of the kernel's table",
-                path: None,
-                source,
-            }),
         }
+        if !self.can_take {
+            let taken = self.take_buckets(keys, each);
+            taken.map_err(|error| cannot(action, error))?;
+        }
+        Ok(())
     }
 
     fn overflowed(&self, index: u32) -> Result<u64, Error> {
@@ -113,10 +183,63 @@ impl Tables for KernelTables {
     }
 }
 
+/// Room for entries.
+struct Room {
+    keys: Vec<FlowKey>,
+    values: Vec<FlowValue>,
+}
+
+impl Room {
+    fn new(entries: usize) -> Self {
+        Self {
+            keys: vec![FlowKey::new_zeroed(); entries],
+            values: vec![FlowValue::new_zeroed(); entries],
+        }
+    }
+
+    /// Reads up to so many entries from a bucket on; how many they were, and where the next bucket is.
+    fn read(
+        &mut self,
+        table: &OwnedFd,
+        batch: Batch,
+        at: Option<u32>,
+        entries: usize,
+    ) -> io::Result<(usize, Option<u32>)> {
+        let (keys, values) = (&mut self.keys[..entries], &mut self.values[..entries]);
+        sys::batch(
+            table.as_fd(),
+            batch,
+            at,
+            keys.as_mut_bytes(),
+            values.as_mut_bytes(),
+            entries,
+        )
+    }
+
+    fn hand_out(&self, entries: usize, each: &mut impl FnMut(FlowKey, FlowValue)) {
+        for (key, value) in self.keys.iter().zip(&self.values).take(entries) {
+            each(*key, *value);
+        }
+    }
+}
+
+fn cannot(action: &'static str, source: io::Error) -> Error {
+    Error::Io {
+        action,
+        path: None,
+        source,
+    }
+}
+
 /// The kernel's own number, which no libc has (`include/linux/errno.h`).
 const ENOTSUPP: i32 = 524;
 
 /// What a map operation gives that the kernel does not know.
-fn is_unknown(error: &std::io::Error) -> bool {
+fn is_unknown(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP))
+}
+
+/// What one gives that a bucket does not fit into.
+fn is_too_small(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOSPC)
 }

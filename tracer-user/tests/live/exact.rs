@@ -2,6 +2,7 @@
 //! what they are held against.
 
 use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lab::enforcer::{Backend, Hook, InstalledRule, Rule, Verdict};
@@ -114,5 +115,36 @@ fn what_finds_no_room_in_the_table_is_counted_by_its_reason() {
         .parse()
         .unwrap();
     assert!(roomless > 0 && roomless < packets, "{roomless}");
+    agent.stop().unwrap();
+}
+
+#[test]
+fn flows_that_are_over_make_room_for_others() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let vault = [r#"destination_workload="vault""#];
+    let rule = rule(&lab).unwrap();
+    let agent = Agent::start_with(&lab, &["--flows", "100"]).unwrap();
+    // More than there is room for: the table is full then.
+    let reason = format!("reason=\"{}\"", watch::reason("NETFILTER_DROP"));
+    flood(&agent, &rule, 200, 200, &[&reason]).unwrap();
+    let full = agent.sum("tracer_drops_total", &vault).unwrap();
+    assert!(full < 200, "{full} of 200 flows found room for 100");
+    // One that finds room is known by its destination; every other is counted by its reason alone.
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let mut new = destinations(&lab, 2_000).into_iter().skip(200);
+    loop {
+        assert!(Instant::now() < deadline, "no flow has left the table");
+        let to = new.next().unwrap();
+        udp_flood(lab.remote(), &[to], Until::Packets(1)).unwrap();
+        let dropped = rule.packets().unwrap();
+        let counted = agent.until("tracer_drops_total", &[&reason], dropped);
+        assert_eq!(counted.unwrap(), dropped);
+        if agent.sum("tracer_drops_total", &vault).unwrap() > full {
+            break;
+        }
+    }
+    assert_eq!(agent.sum("tracer_events_lost_total", &[]).unwrap(), 0);
     agent.stop().unwrap();
 }

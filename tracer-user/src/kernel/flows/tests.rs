@@ -22,9 +22,14 @@ impl Tables for Fake {
         Ok(self.flows.iter().all(each))
     }
 
-    fn take(&mut self, key: &FlowKey) -> Result<Option<FlowValue>, Error> {
-        let at = self.flows.iter().position(|(own, _)| own == key);
-        Ok(at.map(|at| self.flows.remove(at).1))
+    fn take(
+        &mut self,
+        keys: &HashSet<FlowKey>,
+        mut each: impl FnMut(FlowKey, FlowValue),
+    ) -> Result<(), Error> {
+        let taken = self.flows.extract_if(.., |(key, _)| keys.contains(key));
+        taken.for_each(|(key, value)| each(key, value));
+        Ok(())
     }
 
     fn overflowed(&self, index: u32) -> Result<u64, Error> {
