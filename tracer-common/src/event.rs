@@ -43,6 +43,10 @@ pub mod field {
     pub const PROCESS: u32 = 1 << 8;
     /// The kernel answered the sender with a TCP reset.
     pub const TCP_RESET: u32 = 1 << 9;
+    /// Connection tracking knows the packet, or was told to leave it alone.
+    pub const TRACKED: u32 = 1 << 10;
+    /// It does not: it has called the packet invalid, or has not seen it.
+    pub const UNTRACKED: u32 = 1 << 11;
 }
 
 /// One dropped packet, or, where `count` is above 1, that many of one flow.

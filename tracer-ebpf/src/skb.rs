@@ -185,6 +185,13 @@ impl<A: Access> SkBuff<A> {
             && self.field(config!(skb_iif)).unwrap_or(1_u32) == 0
     }
 
+    /// Whether connection tracking has anything to say of it. The mark of a packet that it was told to leave
+    /// alone (`IP_CT_UNTRACKED`) counts.
+    #[inline(always)]
+    pub(crate) fn is_tracked(&self) -> Option<bool> {
+        Some(self.field::<u64>(config!(skb_nfct))? != 0)
+    }
+
     /// Where the packet was sent to, address and port, if connection tracking had it sent elsewhere.
     #[inline(always)]
     pub(crate) fn original(&self) -> Option<([u64; 2], u16)> {

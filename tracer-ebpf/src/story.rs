@@ -30,6 +30,11 @@ pub(crate) fn tell<A: Access>(
     event.pid = 0;
     event.original_port = 0;
     event.reserved_last = 0;
+    event.fields |= match skb.is_tracked() {
+        Some(true) => field::TRACKED,
+        Some(false) => field::UNTRACKED,
+        None => 0,
+    };
     let (original, port) = match skb.original() {
         Some(original) => {
             event.fields |= field::ORIGINAL;

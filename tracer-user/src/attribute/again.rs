@@ -7,7 +7,7 @@ use crate::decode::{
     Action, Carrier, Chain, DropReason, Flow, Hook, Icmp, Inner, Location, Process, RawDrop, Story,
     TcpFlags,
 };
-use crate::record::{CarrierKind, Drop, DropAction};
+use crate::record::{CarrierKind, Class, Drop, DropAction, PolicyVerdict};
 
 impl Attributor {
     /// What this cluster says of a recorded drop. Time, node and what the kernel told stay as recorded.
@@ -117,7 +117,12 @@ fn protocol(name: &str) -> Option<Protocol> {
 fn story(drop: &Drop) -> Story {
     let process = drop.source.as_ref().and_then(|peer| peer.process.as_ref());
     let original = drop.destination.as_ref().and_then(|peer| peer.original);
+    let policy = drop.policy.as_ref();
+    // Of what policies allowed it was said that conntrack had lost it, or conntrack knew it.
+    let is_known = policy.is_some_and(|policy| policy.verdict == PolicyVerdict::Allowed)
+        && drop.class != Some(Class::ConntrackInvalid);
     Story {
+        tracked: is_known.then_some(true),
         chain: drop.drop.hook.as_deref().and_then(Chain::from_name),
         original: original.map(|original| SocketAddr::new(original.ip, original.port)),
         process: process.map(|process| Process {

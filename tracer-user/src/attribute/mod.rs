@@ -3,13 +3,14 @@
 mod again;
 mod inner;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use tracer_policy::Cluster;
 use tracer_policy::model::{Handler, Probe, ProbeKind};
 
-use crate::classify::{self, Classified};
+use crate::classify::{self, Classified, Tracking};
 use crate::correlate::Correlator;
 use crate::decode::{Action, Flow, Hook, Icmp, RawDrop, Story};
 use crate::enrich::{Ends, PodRanges, stranger, tell};
@@ -18,6 +19,30 @@ use crate::record::{
     Class, Drop, DropAction, DropInfo, IcmpHeader, Peer, PeerKind, PolicyVerdict, ProbeInfo,
 };
 
+/// Of a packet that policies do not allow anyway.
+const INVALID: &str =
+    "conntrack calls it INVALID, which most enforcers drop before they ask a policy";
+
+/// Network namespaces in which connection tracking is at work: where it knew a packet.
+#[derive(Clone, Debug, Default)]
+struct AtWork(HashSet<u32>);
+
+impl AtWork {
+    /// Namespaces remembered, at most: a node has one that matters, and one a pod.
+    const MOST: usize = 4096;
+
+    /// Whether it is where a packet was dropped.
+    fn at_work(&mut self, raw: &RawDrop) -> bool {
+        let Some(netns) = raw.netns else {
+            return false;
+        };
+        if raw.story.tracked == Some(true) && self.0.len() < Self::MOST {
+            self.0.insert(netns);
+        }
+        self.0.contains(&netns)
+    }
+}
+
 /// Knows the node and, where there is one, the cluster.
 #[derive(Clone, Debug)]
 pub struct Attributor {
@@ -25,6 +50,7 @@ pub struct Attributor {
     cluster: Option<Arc<Cluster>>,
     ranges: PodRanges,
     correlator: Correlator,
+    tracking: AtWork,
     /// Whether the cluster is whole enough to be asked.
     known: bool,
     /// Whether it changes as the real one does.
@@ -40,6 +66,7 @@ impl Attributor {
             cluster,
             ranges,
             correlator: Correlator::default(),
+            tracking: AtWork::default(),
             known: true,
             live: false,
         }
@@ -142,18 +169,17 @@ impl Attributor {
             |explained| explained.reply,
         );
         let Classified { mut class, probe } = classify::classify(&ends, reply, cluster);
-        if explained
-            .as_ref()
-            .is_some_and(|explained| classify::is_conntrack_invalid(raw, explained))
-        {
-            class = Some(Class::ConntrackInvalid);
-        } else if let Some(young) = explained
-            .as_ref()
-            .filter(|explained| explained.policy.verdict == PolicyVerdict::Allowed)
-            .and_then(|_| classify::race(&ends, cluster))
-        {
-            class = Some(Class::PolicyRace);
-            drop.notes.push(young);
+        let tracking = Tracking::of(raw, self.tracking.at_work(raw));
+        let verdict = explained.as_ref().map(|explained| explained.policy.verdict);
+        if verdict == Some(PolicyVerdict::Allowed) {
+            if tracking != Tracking::Valid {
+                class = Some(Class::ConntrackInvalid);
+            } else if let Some(young) = classify::race(&ends, cluster) {
+                class = Some(Class::PolicyRace);
+                drop.notes.push(young);
+            }
+        } else if tracking == Tracking::Invalid {
+            drop.notes.push(INVALID.to_owned());
         }
         drop.class = class;
         drop.probe = probe.map(probe_info);

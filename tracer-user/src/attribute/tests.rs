@@ -3,7 +3,7 @@ use std::path::Path;
 use tracer_policy::model::Protocol;
 
 use super::*;
-use crate::decode::{DropReason, Location, Story, TcpFlags};
+use crate::decode::{Chain, DropReason, Location, Story, TcpFlags};
 use crate::record::{Class, Direction, Grade, PolicyVerdict};
 
 fn attributor() -> Attributor {
@@ -533,6 +533,38 @@ fn netfilter_losing_an_allowed_connection_is_no_disagreement() {
         drop_of(opening, Hook::Netfilter).class,
         Some(Class::StatefulsetPeer)
     );
+}
+
+#[test]
+fn what_conntrack_knows_is_not_invalid_and_what_it_does_not_is_where_it_is_at_work() {
+    let mut attributor = attributor();
+    let mut class = |flow: Flow, tracked| {
+        let mut raw = raw(flow, Hook::Netfilter);
+        raw.netns = Some(1);
+        raw.story = Story {
+            chain: Chain::from_name("FORWARD"),
+            tracked,
+            ..Story::default()
+        };
+        let drop = attributor.attribute(&raw, Timestamp::UNIX_EPOCH);
+        (drop.class, drop.notes)
+    };
+    let allowed = || icmp("10.42.1.11", "10.42.1.10", 0);
+    // It may not be at work at all.
+    let (before, _) = class(allowed(), Some(false));
+    assert_ne!(before, Some(Class::ConntrackInvalid));
+    // A packet that it knows is none that it lost, whatever its flags.
+    let answer = tcp(("10.42.1.11", 8200), ("10.42.1.10", 40000), ACK);
+    let (known, _) = class(answer, Some(true));
+    assert_ne!(known, Some(Class::ConntrackInvalid));
+    // Now it is known to be at work.
+    let (invalid, notes) = class(allowed(), Some(false));
+    assert_eq!((invalid, notes.len()), (Some(Class::ConntrackInvalid), 0));
+    // What policies deny stays what it is, and it is said.
+    let denied = tcp(("10.42.1.1", 40000), ("10.42.1.10", 8200), SYN);
+    let (denied, notes) = class(denied, Some(false));
+    assert_eq!(denied, Some(Class::KubeletProbe));
+    assert_eq!(notes, [INVALID]);
 }
 
 #[test]

@@ -18,10 +18,9 @@ use std::net::IpAddr;
 use tracer_policy::model::{Probe, Protocol};
 use tracer_policy::{Cluster, Owner, is_metadata_service};
 
-use crate::decode::{Flow, Hook, RawDrop};
+use crate::decode::{Flow, Hook, Point, RawDrop};
 use crate::enrich::{Ends, Known};
-use crate::explain::Explanation;
-use crate::record::{Class, PolicyVerdict};
+use crate::record::Class;
 
 /// A flow's class, and the probe it belongs to where it is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,16 +130,43 @@ impl Way<'_> {
     }
 }
 
-/// Whether netfilter dropped part of a connection that policies allow.
+/// What is to be made of connection tracking and a packet that netfilter dropped.
 ///
 /// kube-router and Calico drop what conntrack calls INVALID before any policy is asked: stragglers of a
 /// closed connection, packets that took another way than the first. That is no disagreement between
 /// API and node.
-pub fn is_conntrack_invalid(raw: &RawDrop, explained: &Explanation) -> bool {
-    let flags = raw.flow.as_ref().and_then(|flow| flow.tcp_flags);
-    raw.hook == Some(Hook::Netfilter)
-        && flags.is_some_and(|flags| !flags.is_initial_syn())
-        && explained.policy.verdict == PolicyVerdict::Allowed
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// It was not INVALID, or nothing speaks for that.
+    Valid,
+    /// It may have been: it does not open a connection.
+    Doubtful,
+    /// It was.
+    Invalid,
+}
+
+impl Tracking {
+    /// `at_work`: whether connection tracking is known to look at packets where this one was.
+    pub fn of(raw: &RawDrop, at_work: bool) -> Self {
+        if raw.hook != Some(Hook::Netfilter) {
+            return Self::Valid;
+        }
+        // Before these it may not have been looked at yet.
+        let is_past = raw.story.chain.is_some_and(|chain| {
+            !chain.bridge
+                && matches!(
+                    chain.point,
+                    Point::Input | Point::Forward | Point::Postrouting
+                )
+        });
+        let flags = raw.flow.as_ref().and_then(|flow| flow.tcp_flags);
+        match raw.story.tracked {
+            Some(true) => Self::Valid,
+            Some(false) if at_work && is_past => Self::Invalid,
+            _ if flags.is_some_and(|flags| !flags.is_initial_syn()) => Self::Doubtful,
+            _ => Self::Valid,
+        }
+    }
 }
 
 /// ICMP that reports errors or keeps links alive: destination unreachable (path MTU among it), time

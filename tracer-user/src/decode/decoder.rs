@@ -184,6 +184,7 @@ impl Decoder {
             chain: caller.as_deref().and_then(Chain::of_caller),
             original: story::original(event),
             process: story::process(event),
+            tracked: story::tracked(event),
         }
     }
 

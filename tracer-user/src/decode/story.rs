@@ -13,6 +13,9 @@ pub struct Story {
     pub original: Option<SocketAddr>,
     /// Who sent it, where that was a process of this machine.
     pub process: Option<Process>,
+    /// Whether connection tracking knew it, or was told to leave it alone. Where it did not, it has called the
+    /// packet invalid, or is not at work there.
+    pub tracked: Option<bool>,
 }
 
 /// A process of this machine.
@@ -162,6 +165,18 @@ pub(super) fn original(event: &DropEvent) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(ip, event.original_port))
+}
+
+/// Whether connection tracking knew it.
+pub(super) const fn tracked(event: &DropEvent) -> Option<bool> {
+    match (
+        event.fields & field::TRACKED != 0,
+        event.fields & field::UNTRACKED != 0,
+    ) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
 }
 
 /// Who sent it.

@@ -329,8 +329,15 @@ fn its_story_is_told_as_far_as_it_is_known() {
                 pid: 4711,
                 name: "kubelet".to_owned(),
             }),
+            tracked: None,
         }
     );
+    for (bits, tracked) in [(0b01, Some(true)), (0b10, Some(false)), (0b11, None)] {
+        let fields: u32 = 0b1_0111 | bits << 10;
+        record[FIELDS..FIELDS + 4].copy_from_slice(&fields.to_le_bytes());
+        assert_eq!(decode(&record).unwrap().story.tracked, tracked, "{bits:b}");
+    }
+    record[FIELDS..FIELDS + 4].copy_from_slice(&0b1_1101_0111u32.to_le_bytes());
     // Who asked is of no matter where it was not netfilter that was asked.
     record[REASON..REASON + 4].copy_from_slice(&0x49u32.to_le_bytes());
     assert_eq!(decode(&record).unwrap().story.chain, None);
