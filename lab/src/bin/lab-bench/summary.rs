@@ -14,14 +14,14 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Adds a figure that stands alone, and says it on stderr; kept to three decimals.
+    /// Adds a figure that stands alone, and says it on stderr.
     pub(crate) fn add_alone(&mut self, name: &str, value: f64) {
         let value = rounded(value);
         say(&format!("{name} = {value}"));
         self.figures.insert(name.to_owned(), json!(value));
     }
 
-    /// Adds a figure to a group, and says it on stderr; kept to three decimals.
+    /// Adds a figure to a group, and says it on stderr.
     pub(crate) fn add(&mut self, group: &str, name: &str, value: f64) {
         let value = rounded(value);
         say(&format!("{group}.{name} = {value}"));
@@ -91,6 +91,8 @@ pub(crate) fn say(what: &str) {
     let _ = writeln!(std::io::stderr(), "  {what}");
 }
 
+/// To three decimals, or to six where that would leave next to nothing.
 fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    let digits = if value.abs() < 0.1 { 1e6 } else { 1e3 };
+    (value * digits).round() / digits
 }
