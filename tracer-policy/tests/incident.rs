@@ -5,7 +5,8 @@ mod common;
 
 use tracer_policy::model::{Labels, Workload};
 use tracer_policy::{
-    Cluster, Direction, Exemption, Failed, Flow, Profile, Refusal, SideVerdict, explain, suggest,
+    CiliumPolicy, Cluster, Direction, Exemption, Failed, Flow, Profile, Refusal, SideVerdict,
+    explain, suggest,
 };
 
 const CLUSTER: &str = include_str!("incident/cluster.yaml");
@@ -197,7 +198,7 @@ fn cilium_is_told_by_identity() {
     }
     assert_eq!(advice.refusals.len(), 3);
     let policies = advice.cilium_policies();
-    let yaml: Vec<String> = policies.iter().map(|policy| policy.to_yaml()).collect();
+    let yaml: Vec<String> = policies.iter().map(CiliumPolicy::to_yaml).collect();
     insta::assert_snapshot!("cilium", yaml.join("---\n"));
     for text in &yaml {
         let object: serde_json::Value = serde_saphyr::from_str(text).unwrap();

@@ -411,8 +411,8 @@ fn dropped(
     }
     record.insert("source".into(), source);
     record.insert("destination".into(), destination);
-    for (field, value) in rest.as_object().unwrap() {
-        record.insert(field.clone(), value.clone());
+    if let serde_json::Value::Object(rest) = rest {
+        record.extend(rest);
     }
     format!("{drop}\n")
 }

@@ -16,7 +16,7 @@ use crate::model::Pod;
 use crate::policy::Direction;
 use crate::yaml;
 
-/// A CiliumNetworkPolicy that lets nodes in, or the API server be reached, on the ports seen. No engine has judged
+/// A `CiliumNetworkPolicy` that lets nodes in, or the API server be reached, on the ports seen. No engine has judged
 /// it: the kind is not read here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CiliumPolicy {
@@ -84,7 +84,7 @@ fn name(pod: &Pod, direction: Direction) -> String {
     format!("{base}-allow-{}-entities", direction.as_str())
 }
 
-/// Whether each pod that the selector selects is isolated in that direction already: a CiliumNetworkPolicy isolates
+/// Whether each pod that the selector selects is isolated in that direction already: a `CiliumNetworkPolicy` isolates
 /// as a NetworkPolicy does.
 fn isolates_nothing_anew(cluster: &Cluster, leg: &Leg, selector: &LabelSelector) -> bool {
     let probe = NetworkPolicy {

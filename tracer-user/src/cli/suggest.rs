@@ -85,7 +85,7 @@ pub(super) fn run(
             let strict = loaded.cluster.profile().without_exemptions();
             loaded.cluster.set_profile(Some(strict));
             let filter = filters::resolve(matches, namespace)?;
-            dropped(args, filter, &loaded.cluster)?
+            dropped(args, &filter, &loaded.cluster)?
         }
     };
     let advice = suggest(&loaded.cluster, &flows);
@@ -113,7 +113,7 @@ pub(super) fn run(
 }
 
 /// The flows of recorded or of the agent's drops, each once; what no policy can cure is said.
-fn dropped(args: &SuggestArgs, filter: Filter, cluster: &Cluster) -> Result<Vec<Flow>, Error> {
+fn dropped(args: &SuggestArgs, filter: &Filter, cluster: &Cluster) -> Result<Vec<Flow>, Error> {
     let mut wanted = Wanted::new(cluster);
     if let Some(path) = &args.input {
         for drop in Recorded::open(path)? {

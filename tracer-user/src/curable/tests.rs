@@ -26,13 +26,19 @@ fn outside(port: u16) -> Value {
 
 /// A dropped packet; `more` is merged over it.
 fn packet(source: Value, destination: Value, protocol: &str, more: Value) -> Drop {
-    let mut drop = json!({"time": "2026-11-23T10:01:02.123456789Z", "node": "node-a", "count": 1,
-        "source": source, "destination": destination, "protocol": protocol,
-        "drop": {"reason": "NETFILTER_DROP", "datapath": "netfilter"}});
-    for (field, value) in more.as_object().unwrap() {
-        drop[field.as_str()] = value.clone();
+    let mut drop = serde_json::Map::new();
+    for part in [
+        json!({"time": "2026-11-23T10:01:02.123456789Z", "node": "node-a", "count": 1, "protocol": protocol,
+            "drop": {"reason": "NETFILTER_DROP", "datapath": "netfilter"}}),
+        more,
+    ] {
+        if let Value::Object(part) = part {
+            drop.extend(part);
+        }
     }
-    serde_json::from_value(drop).unwrap()
+    drop.insert("source".into(), source);
+    drop.insert("destination".into(), destination);
+    serde_json::from_value(drop.into()).unwrap()
 }
 
 fn udp(source: Value, destination: Value) -> Drop {
