@@ -14,9 +14,13 @@ use crate::cluster::{Kind, Loaded, host, load, load_into, load_what_can_be_read}
 use crate::http::State;
 use crate::pipeline::{Following, Waker};
 
-/// How to get what `--cluster PATH` reads.
+/// How to get what `--cluster PATH` reads. kubectl fails for kinds that the server does not have.
 pub(super) const HOW_TO_GET_IT: &str = "kubectl get namespaces,nodes,pods,services,endpoints,\
-endpointslices,networkpolicies -A -o yaml > cluster.yaml";
+endpointslices,networkpolicies,deployments,statefulsets,daemonsets,validatingwebhookconfigurations,\
+mutatingwebhookconfigurations,apiservices -A -o yaml > cluster.yaml; add those of adminnetworkpolicies,\
+baselineadminnetworkpolicies,clusternetworkpolicies,tiers.crd.projectcalico.org,\
+networkpolicies.crd.projectcalico.org,globalnetworkpolicies.crd.projectcalico.org,\
+networksets.crd.projectcalico.org,globalnetworksets.crd.projectcalico.org that `kubectl api-resources` names";
 
 /// `--cluster`, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -291,4 +295,26 @@ fn said(loaded: Loaded) -> Loaded {
         color::warn(&warning.to_string());
     }
     loaded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_that_is_read_is_asked_for() {
+        let named: Vec<_> = HOW_TO_GET_IT.split([',', ' ', '\n']).collect();
+        for kind in Kind::ALL {
+            // A resource of this name, in a group where another has the same.
+            let full = kind.versions().iter().filter_map(|version| {
+                let (group, _) = version.split_once('/')?;
+                Some(format!("{}.{group}", kind.plural()))
+            });
+            let plain = (kind != Kind::CalicoNetworkPolicy).then(|| kind.plural().to_owned());
+            assert!(
+                full.chain(plain).any(|name| named.contains(&name.as_str())),
+                "{kind:?}"
+            );
+        }
+    }
 }
