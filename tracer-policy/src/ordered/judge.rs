@@ -148,6 +148,9 @@ fn ask(policy: &OrderedPolicy, judge: &Judge<'_>, pair: &Pair<'_>, direction: Di
         return Said::Unknown(format!("what {} decides is not known: {error}", policy.id));
     }
     for rule in rules {
+        if let Matcher::NotKnown(error) = &rule.matcher {
+            return Said::Unknown(format!("what {} decides is not known: {error}", policy.id));
+        }
         match matches(rule, judge, pair, other, other_ip) {
             Match::No => {}
             Match::Yes => {
@@ -179,6 +182,7 @@ fn matches(
 ) -> Match {
     let (peers, ports) = match &rule.matcher {
         Matcher::Peers { peers, ports } => (peers, ports),
+        Matcher::NotKnown(_) => return Match::Undecided,
         Matcher::Calico(criteria) => {
             return match criteria.hold(judge.cluster, pair) {
                 Some(true) => Match::Yes,

@@ -13,6 +13,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -21,6 +22,7 @@ use crate::model::Change;
 use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Port, Problem};
 use crate::selector::Selector;
 use crate::verdict::RuleRef;
+use crate::yaml;
 
 pub(crate) use calico::NetworkSet;
 pub(crate) use judge::judge;
@@ -99,7 +101,7 @@ pub struct OrderedPolicy {
     subject: Whom,
     /// By direction; `None` where it says nothing of that direction.
     rules: [Option<Box<[OrderedRule]>>; 2],
-    /// Why its rules are not known.
+    /// Why none of its rules is known.
     broken: Option<Arc<CompileError>>,
     changed: Option<Change>,
 }
@@ -137,6 +139,8 @@ enum Matcher {
         ports: Option<Box<[Port]>>,
     },
     Calico(Box<calico::Criteria>),
+    /// It says something that is not known here.
+    NotKnown(Arc<CompileError>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -162,9 +166,14 @@ impl OrderedPolicy {
         self.changed.as_ref()
     }
 
-    /// Why its rules are not known, where they are not: verdicts that hang on it are unknown.
+    /// Why it, or one of its rules, is not known: verdicts that hang on that are unknown.
     pub fn problem(&self) -> Option<&CompileError> {
-        self.broken.as_deref()
+        let rules = self.rules.iter().flatten().flatten();
+        let mut of_rules = rules.filter_map(|rule| match &rule.matcher {
+            Matcher::NotKnown(error) => Some(&**error),
+            Matcher::Peers { .. } | Matcher::Calico(_) => None,
+        });
+        self.broken.as_deref().or_else(|| of_rules.next())
     }
 
     /// Whether the API leaves open which of two policies is asked first. Calico asks by name then.
@@ -274,8 +283,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Where it says something that is not known here or that the API would refuse. It is then kept as one
-    /// whose rules are not known: verdicts that hang on it say so.
+    /// Where it says something that is not known here or that the API would refuse. The rule, or all of it, is
+    /// then kept as one that is not known: verdicts that hang on it say so.
     pub fn apply_ordered(&mut self, kind: PolicyKind, object: &Value) -> Result<(), CompileError> {
         let policy = OrderedPolicy::read(kind, object, self);
         let error = policy.problem().cloned();
@@ -333,6 +342,44 @@ impl Cluster {
 
 /// A field and what is wrong with it.
 type Found<T> = Result<T, (String, Problem)>;
+
+/// Reads one direction's rules, each by itself: one that cannot be read is kept as one that is not known.
+/// `compile` gets a rule, its path and its words; it gives none for what decides nothing.
+fn read_rules<S: DeserializeOwned>(
+    id: &PolicyRef,
+    direction: Direction,
+    specs: &[Value],
+    mut compile: impl FnMut(&S, &str, &str) -> Found<Option<OrderedRule>>,
+) -> Box<[OrderedRule]> {
+    let read = |(index, value): (usize, &Value)| {
+        let path = format!("spec.{}[{index}]", direction.as_str());
+        let text = yaml::flow(value);
+        let spec = serde_path_to_error::deserialize(value).map_err(|error| {
+            let within = error.path().to_string();
+            let field = match within.as_str() {
+                "." => path.clone(),
+                within => format!("{path}.{within}"),
+            };
+            (field, Problem::Unsupported(error.inner().to_string()))
+        });
+        match spec.and_then(|spec| compile(&spec, &path, &text)) {
+            Ok(rule) => rule,
+            Err((field, problem)) => Some(OrderedRule {
+                // It never comes to that.
+                action: Action::Pass,
+                path: path.into(),
+                text: text.into(),
+                matcher: Matcher::NotKnown(Arc::new(CompileError {
+                    kind: id.kind(),
+                    policy: id.to_string(),
+                    field,
+                    problem,
+                })),
+            }),
+        }
+    };
+    specs.iter().enumerate().filter_map(read).collect()
+}
 
 #[cfg(test)]
 mod tests;

@@ -32,16 +32,17 @@ pub(super) fn check(id: &PolicyRef, spec: &Spec) -> Found<()> {
         (Direction::Ingress, &spec.ingress),
         (Direction::Egress, &spec.egress),
     ] {
+        let rules = rules.as_deref().unwrap_or_default();
         let field = format!("spec.{}", direction.as_str());
         most(&field, rules.len(), ITEMS)?;
-        for (index, rule) in rules.iter().enumerate() {
-            check_rule(rule, &format!("{field}[{index}]"))?;
-        }
     }
     Ok(())
 }
 
-fn check_rule(rule: &RuleSpec, path: &str) -> Found<()> {
+pub(super) fn check_rule(kind: PolicyKind, rule: &RuleSpec, path: &str) -> Found<()> {
+    if kind == PolicyKind::ClusterNetworkPolicy {
+        return Ok(());
+    }
     let length = rule.name.as_ref().map_or(0, |name| name.chars().count());
     if length > NAME {
         let problem = format!("{length} characters; {NAME} at most");

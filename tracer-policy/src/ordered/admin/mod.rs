@@ -13,11 +13,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Action, Found, Matcher, OrderedPolicy, OrderedRule, Peer, Subject, Tier, Whom};
+use super::{
+    Action, Found, Matcher, OrderedPolicy, OrderedRule, Peer, Subject, Tier, Whom, read_rules,
+};
 use crate::intern::Symbols;
 use crate::policy::{CompileError, Direction, PolicyKind, PolicyRef, Problem};
 use crate::selector::Selector;
-use crate::yaml;
 use ports::{port, protocol};
 use spec::{PeerSpec, RuleSpec, SelectorSpec, Spec, SubjectSpec};
 
@@ -54,24 +55,19 @@ pub(super) fn read(
         (_, None) => return Err(("spec.priority".into(), Problem::Missing)),
     };
     let subject = subject(&spec.subject, symbols)?;
-    let mut rules = |direction: Direction, specs: &[RuleSpec]| -> Found<_> {
-        let field = direction.as_str();
-        let rules = specs
-            .iter()
-            .enumerate()
-            .map(|(index, spec)| {
-                let path = format!("spec.{field}[{index}]");
-                let text = yaml::flow(&object["spec"][field][index]);
-                rule(kind, direction, spec, path, &text, symbols)
-            })
-            .collect::<Found<Box<[_]>>>()?;
+    let mut rules = |direction: Direction, specs: Option<&[Value]>| {
+        let specs = specs.unwrap_or_default();
+        let rules = read_rules(&id, direction, specs, |spec: &RuleSpec, path, text| {
+            limits::check_rule(kind, spec, path)?;
+            rule(kind, direction, spec, path.to_owned(), text, symbols).map(Some)
+        });
         // Without rules it does not touch the direction.
-        Ok((!rules.is_empty()).then_some(rules))
+        (!rules.is_empty()).then_some(rules)
     };
     Ok(OrderedPolicy {
         rules: [
-            rules(Direction::Ingress, &spec.ingress)?,
-            rules(Direction::Egress, &spec.egress)?,
+            rules(Direction::Ingress, spec.ingress.as_deref()),
+            rules(Direction::Egress, spec.egress.as_deref()),
         ],
         id,
         tier,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use serde::Deserialize;
+use serde_json::Value;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -12,10 +13,9 @@ pub(super) struct Spec {
     pub(super) tier: Option<String>,
     pub(super) priority: Option<i64>,
     pub(super) subject: SubjectSpec,
-    #[serde(default)]
-    pub(super) ingress: Vec<RuleSpec>,
-    #[serde(default)]
-    pub(super) egress: Vec<RuleSpec>,
+    /// [`RuleSpec`]s.
+    pub(super) ingress: Option<Vec<Value>>,
+    pub(super) egress: Option<Vec<Value>>,
 }
 
 #[derive(Deserialize)]

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Criteria, Entity, Scope, Selector, Subject};
 use crate::cluster::Cluster;
 use crate::model::Protocol;
-use crate::ordered::{Action, Found, Matcher, OrderedPolicy, OrderedRule, Tier, Whom};
+use crate::ordered::{Action, Found, Matcher, OrderedPolicy, OrderedRule, Tier, Whom, read_rules};
 use crate::policy::{CompileError, Direction, PolicyRef, PortNumber, Problem};
-use crate::yaml;
 
 /// The tier of policies that name none.
 const DEFAULT_TIER: &str = "default";
@@ -21,21 +20,22 @@ const DEFAULT_TIER: &str = "default";
 struct Spec {
     tier: Option<String>,
     order: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     selector: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     namespace_selector: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     service_account_selector: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     types: Vec<String>,
-    #[serde(default)]
-    ingress: Vec<RuleSpec>,
-    #[serde(default)]
-    egress: Vec<RuleSpec>,
-    #[serde(default)]
+    /// [`RuleSpec`]s.
+    #[serde(default, deserialize_with = "or_default")]
+    ingress: Vec<Value>,
+    #[serde(default, deserialize_with = "or_default")]
+    egress: Vec<Value>,
+    #[serde(default, deserialize_with = "or_default")]
     do_not_track: bool,
-    #[serde(default, rename = "preDNAT")]
+    #[serde(default, deserialize_with = "or_default", rename = "preDNAT")]
     pre_dnat: bool,
     /// About host endpoints only.
     #[serde(default, rename = "applyOnForward")]
@@ -55,9 +55,9 @@ struct RuleSpec {
     icmp: Option<IcmpSpec>,
     #[serde(rename = "notICMP")]
     not_icmp: Option<IcmpSpec>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     source: EntitySpec,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     destination: EntitySpec,
     #[serde(rename = "metadata")]
     _metadata: Option<Value>,
@@ -82,19 +82,19 @@ struct IcmpSpec {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct EntitySpec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     nets: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     not_nets: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     selector: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     not_selector: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     namespace_selector: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     ports: Vec<PortSpec>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     not_ports: Vec<PortSpec>,
 }
 
@@ -103,6 +103,13 @@ struct EntitySpec {
 enum PortSpec {
     Number(u16),
     Text(String),
+}
+
+/// `null` as Calico's own decoder takes it: as if the field were not there.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    d: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(d).map(Option::unwrap_or_default)
 }
 
 /// Ahead of its name the CRD's objects have their tier's.
@@ -143,24 +150,17 @@ pub(in crate::ordered) fn read(
         pods: optional(&spec.selector, "spec.selector")?.unwrap_or(Selector::All),
         namespace: namespace.clone(),
     };
-    let rules = |direction: Direction, specs: &[RuleSpec]| -> Found<_> {
-        let field = direction.as_str();
-        specs
-            .iter()
-            .enumerate()
-            .filter_map(|(index, spec)| {
-                let path = format!("spec.{field}[{index}]");
-                let text = yaml::flow(&object["spec"][field][index]);
-                rule(spec, namespace.as_deref(), path, &text).transpose()
-            })
-            .collect::<Found<Box<[_]>>>()
+    let rules = |direction: Direction, specs: &[Value]| {
+        read_rules(&id, direction, specs, |spec: &RuleSpec, path, text| {
+            rule(spec, namespace.as_deref(), path.to_owned(), text)
+        })
     };
     let (ingress, egress) = directions(&spec)?;
     // Policies of host endpoints: no pod meets them.
     let for_pods = !spec.do_not_track && !spec.pre_dnat;
     let compiled = [
-        rules(Direction::Ingress, &spec.ingress)?,
-        rules(Direction::Egress, &spec.egress)?,
+        rules(Direction::Ingress, &spec.ingress),
+        rules(Direction::Egress, &spec.egress),
     ];
     let [ingress_rules, egress_rules] = compiled;
     Ok(OrderedPolicy {

@@ -205,3 +205,24 @@ fn a_selector_with_a_line_that_is_not_known_is_no_wider_selector() {
         assert_eq!(outcome(&cluster), Outcome::Unknown);
     }
 }
+
+#[test]
+fn a_rule_that_is_not_known_matters_only_where_it_is_asked() {
+    let known = json!({"action": "Deny", "from": [{"namespaces": {}}],
+        "ports": [{"portNumber": {"protocol": "TCP", "port": 80}}]});
+    let new = json!({"action": "Allow", "from": [{"galaxies": {}}]});
+    let judged = |rules: Value| {
+        let mut cluster = cluster();
+        let (kind, object) = admin("a", 1, &to_web(&rules));
+        let error = cluster.apply_ordered(kind, &object).unwrap_err();
+        let policy = cluster.ordered_policies().next().unwrap();
+        assert_eq!(policy.problem(), Some(&error));
+        (error.field, [80, 81].map(|port| to(&cluster, port).verdict))
+    };
+    let (field, verdicts) = judged(json!([known, new]));
+    assert_eq!(field, "spec.ingress[1].from[0].galaxies");
+    assert_eq!(verdicts, [Outcome::Denied, Outcome::Unknown]);
+    let (field, verdicts) = judged(json!([new, known]));
+    assert_eq!(field, "spec.ingress[0].from[0].galaxies");
+    assert_eq!(verdicts, [Outcome::Unknown; 2]);
+}
