@@ -233,11 +233,17 @@ fn isolation_lines(out: &mut Vec<Line>, side: &Side, direction: Direction, is_po
             direction.as_str()
         ),
         [one] => format!("  isolated by {one}"),
-        many => format!(
-            "  isolated by {} policies, which deny jointly what none of them allows: {}",
-            many.len(),
-            many.join(", ")
-        ),
+        many => {
+            let jointly = match side.verdict {
+                SideVerdict::Denied => ", which deny jointly what none of them allows",
+                SideVerdict::Allowed | SideVerdict::NotIsolated | SideVerdict::Unknown => "",
+            };
+            let count = many.len();
+            format!(
+                "  isolated by {count} policies{jointly}: {}",
+                many.join(", ")
+            )
+        }
     };
     out.push(Line::new(text, Style::Plain));
 }

@@ -21,6 +21,19 @@ pub struct Flow {
     pub port: Option<u16>,
     /// The protocol.
     pub protocol: Protocol,
+    /// Of ICMP and `ICMPv6`: what kind of message, where it is known. Calico's rules may ask for it.
+    pub icmp: Option<Icmp>,
+}
+
+/// The kind of an ICMP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Icmp {
+    /// Type.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Code, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
 }
 
 impl Flow {
@@ -31,6 +44,7 @@ impl Flow {
             to,
             port: Some(port),
             protocol: Protocol::Tcp,
+            icmp: None,
         }
     }
 }
@@ -107,7 +121,8 @@ impl Serialize for End {
     }
 }
 
-/// As a line of `--batch`: `{"from":..,"to":..,"port":..,"protocol":..}`, the protocol TCP where absent.
+/// As a line of `--batch`: `{"from":..,"to":..,"port":..,"protocol":..,"icmp":{"type":..,"code":..}}`, the protocol
+/// TCP where absent.
 impl<'de> Deserialize<'de> for Flow {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -116,6 +131,7 @@ impl<'de> Deserialize<'de> for Flow {
             to: End,
             port: Option<u16>,
             protocol: Option<String>,
+            icmp: Option<Icmp>,
         }
         let line = Line::deserialize(d)?;
         let protocol = match line.protocol.as_deref() {
@@ -131,6 +147,7 @@ impl<'de> Deserialize<'de> for Flow {
             to: line.to,
             port: line.port,
             protocol,
+            icmp: line.icmp,
         })
     }
 }
@@ -144,12 +161,15 @@ impl Serialize for Flow {
             #[serde(skip_serializing_if = "Option::is_none")]
             port: Option<u16>,
             protocol: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            icmp: Option<Icmp>,
         }
         Line {
             from: &self.from,
             to: &self.to,
             port: self.port,
             protocol: self.protocol.to_string(),
+            icmp: self.icmp,
         }
         .serialize(s)
     }

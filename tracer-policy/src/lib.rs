@@ -34,7 +34,7 @@ mod yaml;
 
 pub use cluster::{Cluster, Decides, Former, Owner, Role};
 pub use evaluate::Packet;
-pub use flow::{End, Flow, ParseEndError};
+pub use flow::{End, Flow, Icmp, ParseEndError};
 pub use metadata::is_metadata_service;
 pub use ordered::OrderedPolicy;
 pub use policy::{CompileError, Direction, Policy, PolicyKind, PolicyRef, Problem};

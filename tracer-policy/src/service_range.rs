@@ -68,6 +68,9 @@ mod tests {
                 ips: vec![ip.parse().unwrap()],
                 ports: Vec::new(),
                 selector: Labels::new(),
+                external_ips: Vec::new(),
+                keeps_sources: false,
+                publishes_not_ready: false,
             });
         }
         [true, false].map(|v4| of(&cluster, v4).map(|range| range.to_string()))

@@ -100,6 +100,7 @@ fn run(dir: &Path) -> (usize, Vec<String>) {
                 to: probe.dst.end(),
                 port: probe.port,
                 protocol: Protocol::from_name(&probe.protocol).unwrap(),
+                icmp: None,
             };
             let verdict = cluster.evaluate(&flow);
             let as_expected = match probe.expect.as_str() {

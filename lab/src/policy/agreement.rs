@@ -125,6 +125,7 @@ fn allow_list_and_engine_agree() {
                                     to: End::Ip(to),
                                     port: Some(port),
                                     protocol,
+                                    icmp: None,
                                 };
                                 let verdict = cluster.evaluate_as(&flow, Profile::SPEC);
                                 let side = match direction {

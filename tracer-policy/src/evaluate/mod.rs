@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use jiff::Timestamp;
 
 use crate::cluster::{Cluster, Role};
-use crate::flow::{End, Flow};
+use crate::flow::{End, Flow, Icmp};
 use crate::model::Protocol;
 use crate::ordered;
 use crate::policy::{Direction, Policy};
@@ -63,6 +63,7 @@ pub(crate) struct Pair<'a> {
     pub(crate) to_ip: Option<IpAddr>,
     pub(crate) port: Option<u16>,
     pub(crate) protocol: Protocol,
+    pub(crate) icmp: Option<Icmp>,
     through_service: bool,
 }
 
@@ -105,6 +106,8 @@ impl Cluster {
             to: reply.from.clone(),
             port: source_port,
             protocol: reply.protocol,
+            // Of the answer, not of what it answers.
+            icmp: None,
         })
     }
 
@@ -153,7 +156,7 @@ impl Judge<'_> {
             return verdict;
         }
         match self.party(&flow.to, false) {
-            Ok(to) => self.parties(&from, &to, flow.port, flow.protocol, false),
+            Ok(to) => self.parties(&from, &to, flow.port, flow, false),
             Err(reason) => self.unknown(reason),
         }
     }
@@ -202,7 +205,7 @@ impl Judge<'_> {
         from: &Party<'_>,
         to: &Party<'_>,
         port: Option<u16>,
-        protocol: Protocol,
+        flow: &Flow,
         through_service: bool,
     ) -> Verdict {
         let pair = |from_ip, to_ip| Pair {
@@ -211,7 +214,8 @@ impl Judge<'_> {
             from_ip,
             to_ip,
             port,
-            protocol,
+            protocol: flow.protocol,
+            icmp: flow.icmp,
             through_service,
         };
         let mut addresses = party::shared_families(from.ips(), to.ips());
@@ -337,7 +341,7 @@ impl Judge<'_> {
                 return Some(Exemption::Hairpin);
             }
         }
-        if profile.icmp_passes && matches!(pair.protocol, Protocol::Icmp | Protocol::Icmpv6) {
+        if profile.icmp_passes && passes_as_icmp(pair) {
             return Some(Exemption::Icmp);
         }
         if profile.node_reaches_own_pods && is_own_node(from, to) {
@@ -362,6 +366,17 @@ fn pod_namespaces<'a>(pair: &Pair<'a>) -> [Option<&'a str>; 2] {
         Who::Pod { entry, .. } => Some(entry.pod.id.namespace.as_str()),
         Who::Node(_) | Who::External | Who::Untold => None,
     })
+}
+
+/// Whether kube-router's common chain accepts a message: echo requests, errors, neighbour discovery. One of
+/// which nothing more is known counts as such.
+fn passes_as_icmp(pair: &Pair<'_>) -> bool {
+    let is_one_of = |kinds: &[u8]| pair.icmp.is_none_or(|icmp| kinds.contains(&icmp.kind));
+    match pair.protocol {
+        Protocol::Icmp => is_one_of(&[3, 8, 11]),
+        Protocol::Icmpv6 => is_one_of(&[1, 3, 128, 133, 134, 135, 136]),
+        _ => false,
+    }
 }
 
 fn is_own_node(node: &Who<'_>, pod: &Who<'_>) -> bool {

@@ -168,8 +168,7 @@ impl Judge<'_> {
         (to, port): (&Party<'_>, u16),
         entry: &Entry<'_>,
     ) -> Verdict {
-        let protocol = flow.protocol;
-        let mut verdict = self.parties(from, to, Some(port), protocol, true);
+        let mut verdict = self.parties(from, to, Some(port), flow, true);
         let (egress, ingress) = (&verdict.egress.verdict, &verdict.ingress.verdict);
         let passes = |side: &SideVerdict| match side {
             SideVerdict::Allowed | SideVerdict::NotIsolated => Some(true),
@@ -177,11 +176,11 @@ impl Judge<'_> {
             SideVerdict::Unknown => None,
         };
         let by_source = entry.sources.iter().any(|source| {
-            let seen = self.parties(source, to, Some(port), protocol, true);
+            let seen = self.parties(source, to, Some(port), flow, true);
             passes(&seen.ingress.verdict) != passes(ingress)
         });
         let by_target = entry.target.as_ref().is_some_and(|target| {
-            let seen = self.parties(from, target, flow.port, protocol, false);
+            let seen = self.parties(from, target, flow.port, flow, false);
             passes(&seen.egress.verdict) != passes(egress)
         });
         let denied = (!by_source && passes(ingress) == Some(false))
@@ -214,6 +213,7 @@ impl Judge<'_> {
             // Policies see the endpoint's.
             port: None,
             protocol: flow.protocol,
+            icmp: flow.icmp,
             through_service: true,
         };
         let egress = self.side(&pair, Direction::Egress).side;

@@ -223,6 +223,7 @@ impl Draft {
             to,
             port: Some(port),
             protocol,
+            icmp: None,
         }
     }
 }

@@ -212,5 +212,6 @@ fn flow(direction: Direction, pod: &Pod, peer: &End, protocol: Protocol, port: u
         to,
         port: Some(port),
         protocol,
+        icmp: None,
     }
 }

@@ -313,6 +313,7 @@ pub fn flows(world: &World) -> Vec<Flow> {
                         to: to.clone(),
                         port: Some(port),
                         protocol,
+                        icmp: None,
                     });
                 }
             }

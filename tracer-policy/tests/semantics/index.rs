@@ -326,3 +326,25 @@ fn a_namespace_stays_as_long_as_it_or_something_in_it_does() {
     cluster.remove_namespace("alone");
     assert_eq!(names(&cluster), Vec::<String>::new());
 }
+
+#[test]
+fn policies_are_said_to_deny_jointly_where_they_deny() {
+    let isolated = |second: &str| {
+        let cluster = base(&[
+            ("a", "podSelector: {}, policyTypes: [Ingress]"),
+            ("a", second),
+        ]);
+        let flow = tcp("b/client", "a/web", 80);
+        let lines = tracer_policy::explain::lines(&cluster, &flow, &cluster.evaluate(&flow));
+        let mut lines = lines.iter().map(ToString::to_string);
+        lines.find(|line| line.contains("isolated by")).unwrap()
+    };
+    assert_eq!(
+        isolated("podSelector: {}, ingress: []"),
+        "  isolated by 2 policies, which deny jointly what none of them allows: a/p0, a/p1"
+    );
+    assert_eq!(
+        isolated("podSelector: {}, ingress: [{}]"),
+        "  isolated by 2 policies: a/p0, a/p1"
+    );
+}

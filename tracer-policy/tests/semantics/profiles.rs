@@ -37,6 +37,17 @@ fn each_open_reading_follows_the_profile() {
     );
     let ping = with(Protocol::Icmp, None, tcp("b/client", "a/web", 1));
     assert_eq!(by_profile(&cluster, &ping), [Y, N, N, N]);
+    for (protocol, kind, passes) in [
+        (Protocol::Icmp, 8, true),
+        (Protocol::Icmp, 13, false),
+        (Protocol::Icmpv6, 135, true),
+        (Protocol::Icmpv6, 143, false),
+    ] {
+        let mut message = with(protocol, None, tcp("b/client", "a/web", 1));
+        message.icmp = Some(tracer_policy::Icmp { kind, code: None });
+        let verdict = cluster.evaluate_as(&message, Profile::K3S);
+        assert_eq!(verdict.is_allowed(), passes, "{protocol} {kind}");
+    }
     // To itself, directly and through its Service.
     assert_eq!(by_profile(&cluster, &tcp("a/web", "a/web", 80)), [Y; 4]);
     let hairpin = cluster.evaluate_as(&tcp("a/web", "10.43.0.5", 80), Profile::SPEC);

@@ -143,8 +143,9 @@ impl Attributor {
     }
 
     /// As [`Attributor::attribute`], but for what only the drops before it tell.
-    pub fn judge(&self, raw: &RawDrop, time: Timestamp) -> Drop {
+    pub fn judge(&mut self, raw: &RawDrop, time: Timestamp) -> Drop {
         let mut drop = bare(raw, time, self.node.clone());
+        let at_work = self.tracking.at_work(raw);
         let (Some(flow), Some(cluster)) = (&raw.flow, &self.cluster) else {
             return drop;
         };
@@ -169,7 +170,7 @@ impl Attributor {
             |explained| explained.reply,
         );
         let Classified { mut class, probe } = classify::classify(&ends, reply, cluster);
-        let tracking = Tracking::of(raw, self.tracking.at_work(raw));
+        let tracking = Tracking::of(raw, at_work);
         let verdict = explained.as_ref().map(|explained| explained.policy.verdict);
         if verdict == Some(PolicyVerdict::Allowed) {
             if tracking != Tracking::Valid {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 use serde::Deserialize;
 use tracer_policy::model::{ObjectRef, Protocol};
-use tracer_policy::{End, Flow};
+use tracer_policy::{End, Flow, Icmp};
 
 /// One flow on the command line.
 #[derive(Clone, Debug, Args)]
@@ -33,40 +33,64 @@ impl FlowArgs {
         let text = FlowText {
             from: from.clone(),
             to: to.clone(),
-            port: self.port,
-            protocol: Some(self.protocol.clone()),
+            port: self.port.map(|port| NumberOrText::Number(port.into())),
+            protocol: Some(NumberOrText::Text(self.protocol.clone())),
+            icmp: None,
         };
         text.resolve(namespace).map(Some)
     }
 }
 
-/// One flow of a batch.
+/// One flow of a batch. What else a line holds is its writer's own (`id`, `expect`).
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct FlowText {
     from: String,
     to: String,
-    port: Option<u16>,
-    protocol: Option<String>,
+    port: Option<NumberOrText>,
+    protocol: Option<NumberOrText>,
+    icmp: Option<Icmp>,
+}
+
+/// Programs write numbers either way.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a number or a text")]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
 }
 
 impl FlowText {
     /// Reads the ends; a pod's name alone belongs to `namespace`.
     pub(super) fn resolve(&self, namespace: Option<&str>) -> Result<Flow, String> {
-        let protocol = protocol(self.protocol.as_deref().unwrap_or("TCP"))?;
-        if protocol.has_ports() && self.port.is_none() {
+        let protocol = self.protocol.as_ref().map_or(Ok(Protocol::Tcp), protocol)?;
+        let port = self.port.as_ref().map(port).transpose()?;
+        if protocol.has_ports() && port.is_none() {
             return Err(format!("port: {protocol} needs a destination port"));
         }
+        let is_icmp = matches!(protocol, Protocol::Icmp | Protocol::Icmpv6);
         Ok(Flow {
             from: end("from", &self.from, namespace)?,
             to: end("to", &self.to, namespace)?,
-            port: self.port.filter(|_| protocol.has_ports()),
+            port: port.filter(|_| protocol.has_ports()),
             protocol,
+            icmp: self.icmp.filter(|_| is_icmp),
         })
     }
 }
 
-fn protocol(text: &str) -> Result<Protocol, String> {
+fn port(given: &NumberOrText) -> Result<u16, String> {
+    let (port, text) = match given {
+        NumberOrText::Number(number) => (u16::try_from(*number).ok(), number.to_string()),
+        NumberOrText::Text(text) => (text.parse().ok(), format!("{text:?}")),
+    };
+    port.ok_or_else(|| format!("port {text}: expected a number from 0 to 65535"))
+}
+
+fn protocol(given: &NumberOrText) -> Result<Protocol, String> {
+    let text = match given {
+        NumberOrText::Number(number) => &number.to_string(),
+        NumberOrText::Text(text) => text,
+    };
     let by_name = ["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"]
         .into_iter()
         .find(|name| name.eq_ignore_ascii_case(text))

@@ -10,15 +10,15 @@ use tracer_policy::{Cluster, Flow, Profile, ProfileName, Verdict};
 
 use super::ends::{FlowArgs, FlowText};
 use super::input::Lines;
-use super::{Common, Error, cluster, verdict};
+use super::{Common, Error, cluster, color, verdict};
 
 /// `tracer explain`
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     flow: FlowArgs,
-    /// Many flows, one a line: {"from":..,"to":..,"port":..,"protocol":..}; `-` for standard input. One
-    /// JSON verdict a line comes back, in the same order.
+    /// Many flows, one a line: {"from":..,"to":..,"port":..,"protocol":..,"icmp":{"type":..,"code":..}}; `-` for
+    /// standard input. One JSON verdict a line comes back, in the same order.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["from", "to", "port"])]
     batch: Option<PathBuf>,
     /// How to print one verdict.
@@ -57,7 +57,20 @@ enum Output {
 const DENIED: u8 = 1;
 
 pub(super) fn run(args: &ExplainArgs, common: &Common) -> Result<ExitCode, Error> {
+    let both = [
+        args.batch.as_deref(),
+        common.cluster.as_deref().map(Path::new),
+    ];
+    if both == [Some(Path::new("-")); 2] {
+        return Err(Error::Usage(
+            "explain: --cluster - and --batch - cannot both be read from standard input; give a file for one".into(),
+        ));
+    }
     let mut loaded = cluster::required(common, "explain")?;
+    // A template that is not as the API says leaves the others alone.
+    while let Err(error) = loaded.add_pods_of_templates() {
+        color::warn(&format!("left out: {error}"));
+    }
     args.profile.apply(&mut loaded.cluster);
     let namespace = common.namespace.as_deref();
     if let Some(path) = &args.batch {

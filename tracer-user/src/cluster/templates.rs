@@ -133,7 +133,7 @@ impl Templates {
                 .workload
                 .clone()
                 .is_some_and(|workload| !running.contains(&(namespace.clone(), workload)));
-            if is_new {
+            if is_new && cluster.pod_at(&pod.id).is_none() {
                 let refused =
                     asks.is_some_and(|name| self.without_token.contains(&(namespace, name)));
                 pod.mounts_api_token &= !refused;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use tracer_policy::model::Protocol;
-use tracer_policy::{Cluster, End, Flow, Outcome, Owner, Role};
+use tracer_policy::{Cluster, End, Flow, Icmp, Outcome, Owner, Role};
 
 use crate::decode::TcpFlags;
 use crate::explain::{Half, Reading, read};
@@ -134,8 +134,15 @@ pub fn flow(drop: &Drop, cluster: &Cluster) -> Result<Flow, Incurable> {
         to: to.clone(),
         port: port.filter(|_| protocol.has_ports()),
         protocol,
+        icmp: None,
     };
-    let question = flow(&from, &to, destination.port);
+    let question = Flow {
+        icmp: drop.icmp.map(|icmp| Icmp {
+            kind: icmp.kind,
+            code: Some(icmp.code),
+        }),
+        ..flow(&from, &to, destination.port)
+    };
     let answered = flow(&to, &from, source.port);
     // What a dataplane lets through whatever policies say, it did not let through here.
     let strict = cluster.profile().without_exemptions();

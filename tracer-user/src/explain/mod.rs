@@ -3,7 +3,7 @@
 mod reading;
 
 use tracer_policy::{
-    Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, NearestMiss, Outcome, Packet,
+    Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, Icmp, NearestMiss, Outcome, Packet,
     PolicyRef, Profile, SideVerdict, Verdict,
 };
 
@@ -197,6 +197,11 @@ fn judge(ends: &Ends<'_>, reply: bool, cluster: &Cluster, profile: Profile) -> V
         to: End::Ip(to),
         port,
         protocol: flow.protocol,
+        // An answer's is not that of what it answers.
+        icmp: flow.icmp.filter(|_| !reply).map(|icmp| Icmp {
+            kind: icmp.kind,
+            code: Some(icmp.code),
+        }),
     };
     let time = ends.time;
     cluster.evaluate_at(&flow, profile, Packet { time, reply })

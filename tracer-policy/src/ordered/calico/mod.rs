@@ -52,10 +52,32 @@ pub(super) struct Criteria {
     v6: Option<bool>,
     protocol: Option<Protocol>,
     not_protocol: Option<Protocol>,
-    /// ICMP of some type or code, which a flow does not say.
-    asks_icmp: bool,
+    /// ICMP messages of this kind.
+    icmp: Option<IcmpKind>,
+    not_icmp: Option<IcmpKind>,
     source: Entity,
     destination: Entity,
+}
+
+/// A kind of ICMP messages: any type or code where there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct IcmpKind {
+    kind: Option<u8>,
+    code: Option<u8>,
+}
+
+impl IcmpKind {
+    fn is(self, pair: &Pair<'_>) -> Holds {
+        if !matches!(pair.protocol, Protocol::Icmp | Protocol::Icmpv6) {
+            return Some(false);
+        }
+        all([
+            self.kind
+                .map_or(Some(true), |own| Some(pair.icmp?.kind == own)),
+            self.code
+                .map_or(Some(true), |own| Some(pair.icmp?.code? == own)),
+        ])
+    }
 }
 
 /// What a rule asks of one end.
@@ -92,16 +114,20 @@ impl Criteria {
             return None;
         }
         let is_v6 = pair.from_ip.or(pair.to_ip).map(|ip| ip.is_ipv6());
-        let icmp = matches!(pair.protocol, Protocol::Icmp | Protocol::Icmpv6);
+        let is_icmp = matches!(pair.protocol, Protocol::Icmp | Protocol::Icmpv6);
         all([
             self.v6.map_or(Some(true), |wanted| Some(is_v6? == wanted)),
             Some(self.protocol.is_none_or(|own| own == pair.protocol)),
             Some(self.not_protocol.is_none_or(|own| own != pair.protocol)),
-            if self.asks_icmp && icmp {
-                None
-            } else {
-                Some(!self.asks_icmp)
-            },
+            self.icmp.map_or(Some(true), |own| own.is(pair)),
+            // It is about ICMP all the same.
+            self.not_icmp.map_or(Some(true), |own| {
+                if is_icmp {
+                    own.is(pair).map(|is| !is)
+                } else {
+                    Some(false)
+                }
+            }),
             self.source.holds(cluster, pair.from, pair.from_ip),
             self.destination.holds(cluster, pair.to, pair.to_ip),
             // A flow has no source port of its own: clients take any.

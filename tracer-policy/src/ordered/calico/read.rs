@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{Criteria, Entity, Scope, Selector, Subject};
+use super::{Criteria, Entity, IcmpKind, Scope, Selector, Subject};
 use crate::cluster::Cluster;
 use crate::model::Protocol;
 use crate::ordered::{Action, Found, Matcher, OrderedPolicy, OrderedRule, Tier, Whom, read_rules};
@@ -74,9 +74,17 @@ enum ProtocolSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct IcmpSpec {
     #[serde(rename = "type")]
-    _kind: Option<u8>,
-    #[serde(rename = "code")]
-    _code: Option<u8>,
+    kind: Option<u8>,
+    code: Option<u8>,
+}
+
+impl From<&IcmpSpec> for IcmpKind {
+    fn from(spec: &IcmpSpec) -> Self {
+        Self {
+            kind: spec.kind,
+            code: spec.code,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -279,7 +287,8 @@ fn rule(
         v6,
         protocol: protocol(spec.protocol.as_ref(), || format!("{path}.protocol"))?,
         not_protocol: protocol(spec.not_protocol.as_ref(), || format!("{path}.notProtocol"))?,
-        asks_icmp: spec.icmp.is_some() || spec.not_icmp.is_some(),
+        icmp: spec.icmp.as_ref().map(IcmpKind::from),
+        not_icmp: spec.not_icmp.as_ref().map(IcmpKind::from),
         source: entity(&spec.source, namespace, &format!("{path}.source"))?,
         destination: entity(&spec.destination, namespace, &format!("{path}.destination"))?,
     };

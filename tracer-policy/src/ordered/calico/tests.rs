@@ -286,6 +286,39 @@ fn what_a_flow_does_not_say_leaves_the_verdict_open() {
 }
 
 #[test]
+fn icmp_is_told_apart_by_type_and_code_where_the_flow_says_them() {
+    use Outcome::{Allowed as Y, Denied as N, Unknown as U};
+    let messages = [(8, Some(0)), (8, Some(1)), (8, None), (3, Some(0))];
+    for (criteria, expected) in [
+        (json!({"icmp": {"type": 8}}), [Y, Y, Y, N]),
+        (json!({"icmp": {"type": 8, "code": 0}}), [Y, N, U, N]),
+        (json!({"icmp": {}}), [Y; 4]),
+        (json!({"notICMP": {"type": 8}}), [N, N, N, Y]),
+        (json!({"notICMP": {"type": 8, "code": 0}}), [N, Y, U, Y]),
+        (
+            json!({"icmp": {"type": 8}, "notICMP": {"code": 1}}),
+            [Y, N, U, N],
+        ),
+    ] {
+        let mut rule = criteria.clone();
+        rule["action"] = "Allow".into();
+        rule["protocol"] = "ICMP".into();
+        let mut cluster = cluster();
+        global(&mut cluster, "a", json!({"ingress": [rule]}));
+        let verdicts = messages.map(|(kind, code)| {
+            let ping = Flow {
+                port: None,
+                protocol: Protocol::Icmp,
+                icmp: Some(crate::Icmp { kind, code }),
+                ..Flow::tcp(End::pod("db", "pod"), End::pod("web", "pod"), 0)
+            };
+            cluster.evaluate(&ping).verdict
+        });
+        assert_eq!(verdicts, expected, "{criteria}");
+    }
+}
+
+#[test]
 fn a_namespaced_policy_looks_at_its_own_namespace_unless_told_otherwise() {
     let with = |source: Value| {
         let mut cluster = cluster();
