@@ -6,6 +6,8 @@
 
 #[path = "naive/admin.rs"]
 mod admin;
+#[path = "naive/crowd.rs"]
+mod crowd;
 #[path = "naive/judge.rs"]
 mod judge;
 #[path = "naive/worlds.rs"]
@@ -14,9 +16,10 @@ mod worlds;
 use std::collections::HashSet;
 
 use admin::{Version, govern};
+use crowd::crowd;
 use judge::World;
 use proptest::prelude::*;
-use tracer_policy::{Cluster, Direction, End, Flow, Refusal, SideVerdict, suggest};
+use tracer_policy::{Cluster, Direction, End, Flow, Outcome, Refusal, SideVerdict, suggest};
 use worlds::{cluster, flows, governed, world};
 
 proptest! {
@@ -35,6 +38,24 @@ proptest! {
             for side in [&verdict.ingress, &verdict.egress] {
                 prop_assert_eq!(side.nearest_miss.is_some(), side.verdict == SideVerdict::Denied);
                 prop_assert_eq!(side.isolating.is_empty(), side.verdict == SideVerdict::NotIsolated);
+            }
+        }
+    }
+
+    /// The same where not everyone has an address of its own.
+    #[test]
+    fn engine_and_api_text_agree_on_hosts_finished_pods_and_services(crowd in crowd()) {
+        let cluster = crowd.cluster();
+        for flow in crowd.flows() {
+            let verdict = cluster.evaluate(&flow);
+            let told = || format!("{flow}: {}", serde_json::to_string(&verdict).unwrap());
+            match crowd.allows(&flow) {
+                Some(allowed) => {
+                    prop_assert_eq!(verdict.is_allowed(), allowed, "{}", told());
+                    prop_assert_eq!(verdict.is_denied(), !allowed, "{}", told());
+                }
+                // Nobody is there, and what is denied to everyone is denied.
+                None => prop_assert!(verdict.verdict != Outcome::Allowed, "{}", told()),
             }
         }
     }

@@ -19,7 +19,7 @@ use tracer_policy::{Cluster, End, Flow, Profile};
 use super::admin::{self, Governed, Peer, Policy, Port};
 use super::judge::World;
 
-const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+pub const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 pub const PORTS: [u16; 4] = [79, 80, 81, 443];
 const OUTSIDE: [&str; 4] = ["192.0.2.1", "192.0.2.200", "198.51.100.7", "2001:db8::1"];
 const CIDRS: [&str; 7] = [
