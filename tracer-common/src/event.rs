@@ -47,6 +47,9 @@ pub mod field {
     pub const TRACKED: u32 = 1 << 10;
     /// It does not: it has called the packet invalid, or has not seen it.
     pub const UNTRACKED: u32 = 1 << 11;
+    /// An answer to the sender may have been missed: user space was at the tables, and meanwhile the kernel runs
+    /// no kprobe's program on that CPU.
+    pub const DEAF: u32 = 1 << 12;
 }
 
 /// One dropped packet, or, where `count` is above 1, that many of one flow.

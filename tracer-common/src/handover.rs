@@ -2,7 +2,12 @@
 //!
 //! Both run for each drop, the older ones first, as they were attached first. The order of steps is in
 //! `tracer-user/src/kernel/pin/handover.rs`. All versions of tracer must agree on these numbers, and on
-//! the maps `MODE` (one `u32`) and `CLAIMS` (one `u64` a CPU).
+//! the maps `MODE` (a `u32` at [`MODE`]) and `CLAIMS` (one `u64` a CPU).
+
+/// Where in `MODE` what follows stands.
+pub const MODE: u32 = 0;
+/// Where in `MODE` it says whether user space is at the tables: not 0 then.
+pub const AT_TABLES: u32 = 1;
 
 /// Counts every packet.
 pub const COUNT: u32 = 0;

@@ -12,7 +12,7 @@ use tracer_common::{
 use crate::clock;
 use crate::config::{has_reason, wants};
 use crate::flows::{self, Counted};
-use crate::handover::is_ours;
+use crate::handover::{is_at_tables, is_ours};
 use crate::ring;
 use crate::skb::{Access, Captured, Copied, Device, SkBuff};
 use crate::state::{Note, Scratch, This, count, this_cpu};
@@ -127,6 +127,9 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         }
     }
 
+    if is_at_tables() {
+        event.fields |= field::DEAF;
+    }
     let now = clock::now();
     event.ktime_ns = now;
     describe(event, &skb, &packet, device.as_ref());

@@ -3,11 +3,11 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use tracer_common::handover::{CLAIM, COUNT, RETIRED, TAKE_OVER};
+use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, RETIRED, TAKE_OVER};
 
 /// Written by user space.
 #[map]
-static MODE: Array<u32> = Array::with_max_entries(1, 0);
+static MODE: Array<u32> = Array::with_max_entries(2, 0);
 
 /// The packet that older programs counted last, by its `sk_buff`'s address; shared with them.
 #[map]
@@ -16,11 +16,20 @@ static CLAIMS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Whether this packet is ours.
 #[inline(always)]
 pub(crate) fn is_ours(skb: u64) -> bool {
-    let mode = match MODE.get(0) {
+    let mode = match MODE.get(handover::MODE) {
         Some(mode) => *mode,
         None => COUNT,
     };
     mode == COUNT || decide(mode, skb)
+}
+
+/// Whether user space is at the tables. For as long as a process reads a map, no kprobe's program runs on its CPU
+/// (`bpf_prog_active`), while tracepoints' do.
+///
+/// <https://github.com/torvalds/linux/blob/v6.18/include/linux/bpf.h> (`bpf_disable_instrumentation`)
+#[inline(always)]
+pub(crate) fn is_at_tables() -> bool {
+    matches!(MODE.get(AT_TABLES), Some(at) if *at != 0)
 }
 
 /// The rare case.

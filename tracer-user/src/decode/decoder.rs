@@ -60,17 +60,23 @@ pub struct Answers {
     pub reset: bool,
     /// TCP resets over IPv6.
     pub reset6: bool,
+    /// ICMP errors, by a tracepoint, which misses none; the others are heard by kprobes.
+    pub icmp_traced: bool,
+    /// Since when the kprobes hang there, as [`DropEvent::ktime_ns`]: what an earlier process left in the kernel may
+    /// have been dropped while none did.
+    pub since_ns: u64,
 }
 
 impl Answers {
     /// Whether every answer that netfilter has for such a packet would have been seen.
-    const fn all_to(self, headers: &Headers) -> bool {
-        let (icmp, reset) = match headers.version {
-            4 => (self.icmp, self.reset),
-            6 => (self.icmpv6, self.reset6),
+    const fn all_to(self, event: &DropEvent) -> bool {
+        let listened = event.fields & field::DEAF == 0 && event.ktime_ns >= self.since_ns;
+        let (icmp, reset) = match event.headers.version {
+            4 => (self.icmp_traced || self.icmp && listened, self.reset),
+            6 => (self.icmpv6 && listened, self.reset6),
             _ => return false,
         };
-        icmp && (reset || headers.protocol != Protocol::Tcp.number())
+        icmp && (reset && listened || event.headers.protocol != Protocol::Tcp.number())
     }
 }
 
@@ -286,7 +292,7 @@ fn action(
     match hook? {
         Hook::Netfilter => {
             let bridged = story.chain.is_some_and(|chain| chain.bridge);
-            let seen = event.fields & field::HEADERS != 0 && answers.all_to(&event.headers);
+            let seen = event.fields & field::HEADERS != 0 && answers.all_to(event);
             (seen && !bridged).then_some(Action::Drop)
         }
         Hook::TcIngress

@@ -3,8 +3,8 @@
 mod reading;
 
 use tracer_policy::{
-    Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, Icmp, NearestMiss, Outcome, Packet,
-    PolicyRef, Profile, SideVerdict, Verdict,
+    Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, Icmp, NearestMiss, Outcome,
+    Packet, PolicyRef, Profile, SideVerdict, Verdict,
 };
 
 use crate::decode::{Hook, RawDrop};

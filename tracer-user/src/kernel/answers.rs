@@ -12,6 +12,7 @@ use aya::Ebpf;
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::{KProbe, ProbeKind, ProgramError};
 
+use super::clock::now_ns;
 use super::sys;
 use crate::decode::Answers;
 
@@ -160,6 +161,8 @@ pub(super) fn seen(has_icmp_send: bool, listeners: &[Listener]) -> Answers {
         icmpv6: hangs(&ICMPV6),
         reset: hangs(&RESET),
         reset6: hangs(&RESET6),
+        icmp_traced: has_icmp_send,
+        since_ns: now_ns(),
     }
 }
 
@@ -187,7 +190,7 @@ pub(super) fn gone_without(answers: Answers) -> Option<String> {
     } else {
         "this kernel has no kprobes".to_owned()
     };
-    Some(if answers == Answers::default() {
+    Some(if unseen.len() == ALL.len() {
         format!("rejects cannot be told from drops: no tracepoint icmp:icmp_send, and {why}")
     } else {
         format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
@@ -105,6 +105,8 @@ pub struct Capture {
     pub(super) fold_every: Duration,
     /// Hands on what the programs say about themselves.
     pub(super) flush_log: Log,
+    /// Where the programs are told who is at the tables.
+    pub(super) mode: Array<MapData, u32>,
     /// What keeps the programs on their hooks.
     pub(super) links: Vec<FdLink>,
     /// What keeps the programs on functions that answer senders.
@@ -253,6 +255,7 @@ impl Capture {
             )?,
             fold_every: options.fold_every,
             flush_log: log,
+            mode: Array::try_from(maps.mode).map_err(boxed)?,
             links,
             probes,
             kept,

@@ -15,9 +15,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracer_common::WAKE_EVERY_NS;
+use tracer_common::handover::AT_TABLES;
 
 use super::clock::now_ns;
-use super::error::Error;
+use super::error::{Error, boxed};
 use super::flows::{Counted, Flows, Look};
 use super::kept::Kept;
 use super::load::Capture;
@@ -44,7 +45,10 @@ const _: () = assert!(DRAIN_EVERY.as_nanos() * 2 < FRESH_NS as u128);
 #[derive(Clone, Copy)]
 enum Fresh {
     /// They come with the ring.
-    WithTheRing,
+    WithTheRing {
+        /// When the ring was looked at last.
+        drained_ns: u64,
+    },
     /// Nothing comes any more.
     AsAll,
 }
@@ -107,6 +111,7 @@ impl Capture {
         let mut last_sweep: Option<Instant> = None;
         let mut last_marks: Option<Instant> = None;
         while !cancel.is_cancelled() && !gone.get() {
+            let drained_ns = now_ns();
             let drained = drain(&mut self.ring, &mut self.flows, &mut each);
             let every = if self.is_owing() {
                 DRAIN_EVERY
@@ -114,7 +119,7 @@ impl Capture {
                 self.fold_every
             };
             if last_sweep.is_none_or(|last| last.elapsed() >= every) {
-                self.sweep(Fresh::WithTheRing, &mut each)?;
+                self.sweep(Fresh::WithTheRing { drained_ns }, &mut each)?;
                 let now = Instant::now();
                 last_sweep = Some(now);
                 if last_marks.is_none_or(|last| now - last >= self.fold_every) {
@@ -169,6 +174,17 @@ impl Capture {
 
     /// Hands on what was counted since the last time.
     fn sweep(&mut self, fresh: Fresh, each: &mut impl FnMut(&[u8]) -> bool) -> Result<(), Error> {
+        self.mode.set(AT_TABLES, 1, 0).map_err(boxed)?;
+        let swept = self.sweep_tables(fresh, each);
+        self.mode.set(AT_TABLES, 0, 0).map_err(boxed)?;
+        swept
+    }
+
+    fn sweep_tables(
+        &mut self,
+        fresh: Fresh,
+        each: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), Error> {
         let counters = self.counters()?;
         let counted = Some(Counted {
             folded: counters.folded,
@@ -182,7 +198,7 @@ impl Capture {
         let look = Look {
             now_ns,
             fresh_ns: match fresh {
-                Fresh::WithTheRing => now_ns.saturating_sub(FRESH_NS),
+                Fresh::WithTheRing { drained_ns } => drained_ns.saturating_sub(FRESH_NS),
                 Fresh::AsAll => u64::MAX,
             },
             kept_marks: Some(match &self.kept {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tracer_policy::model::Protocol;
 
 use crate::expect::{
-    Event, Port, alone, by_service, coredns, external, node, same, sent_here, service, vault_0,
+    Event, Port, alone, by_service, coredns, external, node, sent_here, service, vault_0,
 };
 use crate::watch::{self, Answer, Told, Watch};
 
@@ -46,7 +46,7 @@ impl Case<'_> {
         ensure!(dropped == sent, "of {sent} packets it dropped {dropped}");
         let events = watch.drops(dropped)?;
         self.event.count = dropped;
-        same(&events, &[self.event.json()])
+        watch.is_told(events, self.event.json())
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use tracer_policy::model::Protocol;
 
 use crate::enforcers::send;
-use crate::expect::{Event, Port, alone, external, node, on, same, sent_here, vault_0};
+use crate::expect::{Event, Port, alone, external, node, on, sent_here, vault_0};
 use crate::watch::{self, Answer, Told, Watch};
 
 const PORT: u16 = 8200;
@@ -155,7 +155,7 @@ fn check(lab: &Lab, watch: &Watch, case: Case) -> Result<()> {
     }
     ensure!(counted == sent, "of {sent} packets it met {counted}");
     let events = watch.drops(counted)?;
-    same(&events, &[way.event(watch, case, counted).json()])
+    watch.is_told(events, way.event(watch, case, counted).json())
 }
 
 /// Where packets go for a hook of the node: through it to a pod, from a pod to it, from it to a pod.

@@ -241,6 +241,7 @@ fn what_would_have_been_answered_in_sight_was_dropped_without_a_word() {
         icmpv6: true,
         reset: true,
         reset6: true,
+        ..Answers::default()
     };
     let action = |record: &[u8], answers| {
         let mut decoder = Decoder::new(Box::new(Names)).seeing(answers);
@@ -272,6 +273,21 @@ fn what_would_have_been_answered_in_sight_was_dropped_without_a_word() {
         ..all
     };
     assert_eq!(action(&datagram, no_reset), Some(Action::Drop));
+    // Kprobes miss what happens while user space is at the tables, and before they hang; a tracepoint does not.
+    let mut deaf = datagram.clone();
+    deaf[FIELDS + 1] |= 1 << 4;
+    let late = Answers {
+        since_ns: u64::MAX,
+        ..all
+    };
+    for (record, answers) in [(&deaf, all), (&datagram, late)] {
+        assert_eq!(action(record, answers), None);
+        let traced = Answers {
+            icmp_traced: true,
+            ..answers
+        };
+        assert_eq!(action(record, traced), Some(Action::Drop));
+    }
     // What has no headers may be anything.
     let mut other = record.clone();
     other[FIELDS] &= !(1 << 2);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
 use rustix::thread::{MembarrierCommand, membarrier};
-use tracer_common::handover::{CLAIM, COUNT, RETIRED, TAKE_OVER, WAIT};
+use tracer_common::handover::{CLAIM, COUNT, MODE, RETIRED, TAKE_OVER, WAIT};
 
 use super::super::error::{Error, boxed};
 use super::super::parts::Maps;
@@ -18,12 +18,12 @@ const GRACE: Duration = Duration::from_millis(20);
 
 fn set(mode: &mut Map, value: u32) -> Result<(), Error> {
     let mut mode: Array<&mut MapData, u32> = Array::try_from(mode).map_err(boxed)?;
-    mode.set(0, value, 0).map_err(boxed)
+    mode.set(MODE, value, 0).map_err(boxed)
 }
 
 fn get(mode: &Map) -> Result<u32, Error> {
     let mode: Array<&MapData, u32> = Array::try_from(mode).map_err(boxed)?;
-    mode.get(&0, 0).map_err(boxed)
+    mode.get(&MODE, 0).map_err(boxed)
 }
 
 /// Whether the programs pinned in a folder have handed over.
