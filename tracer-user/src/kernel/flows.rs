@@ -75,7 +75,6 @@ pub(super) struct Counted {
 
 /// When a look at the table is taken, on the kernel's clock.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_field_names, reason = "the unit")]
 pub(super) struct Look {
     pub(super) now_ns: u64,
     /// What was not told of a flow that began at this time or later is left to the ring.

@@ -121,10 +121,10 @@ impl Line {
             losses: Losses::default(),
         };
         line.change(Update::Begin(Kind::Pod));
-        line.apply(Kind::Namespace, json!({"metadata": {"name": "n"}}));
+        line.apply(Kind::Namespace, &json!({"metadata": {"name": "n"}}));
         line.apply(
             Kind::Node,
-            json!({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.42.1.0/24"]}}),
+            &json!({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.42.1.0/24"]}}),
         );
         line.pod("web", WEB);
         line.pod("client", CLIENT);
@@ -137,10 +137,10 @@ impl Line {
         self.following.catch_up(&mut self.stages, &mut self.outlet);
     }
 
-    fn apply(&mut self, kind: Kind, object: Value) {
+    fn apply(&mut self, kind: Kind, object: &Value) {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
         let id = ObjectRef::new(text("namespace"), text("name"));
-        let object = Object::read(kind, &object, Unknown::Ignore).unwrap();
+        let object = Object::read(kind, object, Unknown::Ignore).unwrap();
         self.change(Update::Apply(kind, id, object));
     }
 
@@ -152,14 +152,14 @@ impl Line {
         let pod = json!({"metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": name}},
             "spec": {"nodeName": "node-a", "containers": []},
             "status": {"phase": "Running", "podIP": ip, "startTime": start}});
-        self.apply(Kind::Pod, pod);
+        self.apply(Kind::Pod, &pod);
     }
 
     /// A policy that lets nobody in to `web`.
     fn close(&mut self) {
         let policy = json!({"metadata": {"name": "closed", "namespace": "n"},
             "spec": {"podSelector": {"matchLabels": {"app": "web"}}}});
-        self.apply(Kind::NetworkPolicy, policy);
+        self.apply(Kind::NetworkPolicy, &policy);
     }
 
     fn open(&mut self) {

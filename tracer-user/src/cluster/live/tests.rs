@@ -11,20 +11,20 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
-fn apply(kind: Kind, object: Value) -> Update {
+fn apply(kind: Kind, object: &Value) -> Update {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let id = ObjectRef::new(text("namespace"), text("name"));
     Update::Apply(
         kind,
         id,
-        Object::read(kind, &object, Unknown::Ignore).unwrap(),
+        Object::read(kind, object, Unknown::Ignore).unwrap(),
     )
 }
 
 fn pod(name: &str, ip: &str) -> Update {
     apply(
         Kind::Pod,
-        json!({"metadata": {"name": name, "namespace": "n", "uid": name},
+        &json!({"metadata": {"name": name, "namespace": "n", "uid": name},
             "spec": {"nodeName": "node-a", "containers": []},
             "status": {"phase": "Running", "podIP": ip, "startTime": at(0).to_string()}}),
     )
@@ -95,7 +95,7 @@ fn the_hosts_own_addresses_outlive_a_change_of_its_node() {
     let node = |ip: &str| {
         apply(
             Kind::Node,
-            json!({"metadata": {"name": "node-a"}, "spec": {},
+            &json!({"metadata": {"name": "node-a"}, "spec": {},
                 "status": {"addresses": [{"type": "InternalIP", "address": ip}]}}),
         )
     };
@@ -113,7 +113,7 @@ fn an_address_that_the_host_gives_up_is_its_no_more() {
     let mut cluster = Cluster::new();
     let node = apply(
         Kind::Node,
-        json!({"metadata": {"name": "node-a"}, "spec": {},
+        &json!({"metadata": {"name": "node-a"}, "spec": {},
             "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}}),
     );
     keeper.apply(node, at(0), &mut cluster);
