@@ -116,13 +116,45 @@ pub fn cluster(data: &[u8]) {
     let path = format!("/dev/shm/tracer-fuzz-{}.yaml", std::process::id());
     fs::write(&path, data).unwrap();
     let loaded = tracer::cluster::load(path.as_ref());
+    let readable = tracer::cluster::load_what_can_be_read(path.as_ref());
     let _ = fs::remove_file(&path);
-    match loaded {
-        Ok(loaded) => {
-            for warning in loaded.warnings() {
-                assert!(!warning.to_string().is_empty());
+    for loaded in [&loaded, &readable] {
+        match loaded {
+            Ok(loaded) => {
+                for warning in loaded.warnings() {
+                    assert!(!warning.to_string().is_empty());
+                }
+                for flow in flows(&loaded.cluster) {
+                    let verdict = loaded.cluster.evaluate(&flow);
+                    assert_eq!(
+                        verdict.reason.is_some(),
+                        verdict.verdict == tracer_policy::Outcome::Unknown
+                    );
+                }
             }
+            Err(error) => assert!(!error.to_string().is_empty()),
         }
-        Err(error) => assert!(!error.to_string().is_empty()),
     }
+    // Whoever goes on past errors reads the same where there is none.
+    if let Ok(whole) = loaded {
+        assert_eq!(whole.used, readable.unwrap().used);
+    }
+}
+
+/// Some between the first pods and the outside, by name and by address.
+fn flows(cluster: &tracer_policy::Cluster) -> Vec<tracer_policy::Flow> {
+    use tracer_policy::{End, Flow};
+    let mut ends = vec![End::Ip([192, 0, 2, 1].into())];
+    for pod in cluster.pods().take(3) {
+        ends.push(End::Pod(pod.id.clone()));
+        ends.extend(pod.ips.iter().copied().map(End::Ip));
+    }
+    let services = cluster.services().take(2);
+    ends.extend(services.flat_map(|own| own.ips.iter().copied().map(End::Ip)));
+    let pairs = ends
+        .iter()
+        .flat_map(|from| ends.iter().map(move |to| (from, to)));
+    pairs
+        .map(|(from, to)| Flow::tcp(from.clone(), to.clone(), 80))
+        .collect()
 }

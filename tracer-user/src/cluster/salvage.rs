@@ -126,8 +126,14 @@ fn without_the_wrong(
     lost
 }
 
-/// Whether verdicts hang on a field: what a pod is selected by, and whose an address is.
+/// Whether verdicts hang on a field: what a pod is selected by, what its ports are called, and whose an address is.
 fn decides(kind: Kind, field: &str) -> bool {
+    // No flow goes to a port that is none, whatever it is called.
+    let called = field.ends_with("].protocol") || field.ends_with("].name");
+    let listed = field.ends_with("ontainers") || field.ends_with("].ports");
+    if kind == Kind::Pod && ((called && field.contains(".ports[")) || listed) {
+        return true;
+    }
     let within = |known: &str| {
         field
             .strip_prefix(known)
@@ -164,6 +170,9 @@ fn addresses(kind: Kind, object: &Value) -> Option<Vec<IpAddr>> {
         return None;
     }
     let status = &object["status"];
+    if !status.is_null() && !status.is_object() {
+        return None;
+    }
     let many = match &status["podIPs"] {
         Value::Null => &[][..],
         Value::Array(many) => many,
@@ -178,7 +187,7 @@ fn addresses(kind: Kind, object: &Value) -> Option<Vec<IpAddr>> {
 }
 
 /// Removes the field at `path` (`spec.containers[0].ports`), or what of the way to it is there: the object, the
-/// entry of a list. Whether anything was removed.
+/// entry of a list. Whether anything was removed: a whole `spec` or `status` never is, since too much hangs on it.
 fn cut(object: &mut Value, path: &str) -> bool {
     let mut steps = Vec::new();
     let mut at = &*object;
@@ -214,8 +223,16 @@ fn cut(object: &mut Value, path: &str) -> bool {
         steps.push(step);
         at = next;
     }
-    let Some(last) = steps.pop() else {
-        return false;
+    // A port without its protocol would be another one.
+    let port = steps
+        .windows(2)
+        .position(|pair| matches!(pair, [Step::Key(key), Step::Index(_)] if key == "ports"));
+    if let Some(port) = port {
+        steps.truncate(port + 2);
+    }
+    let last = match steps.pop() {
+        Some(last) if !steps.is_empty() => last,
+        _ => return false,
     };
     let parent = steps.iter().try_fold(object, |value, step| match step {
         Step::Key(key) => value.get_mut(key),
@@ -249,7 +266,6 @@ mod tests {
             cut(&mut object, path).then_some(object)
         };
         for (path, left) in [
-            ("f", json!({"a": {"b.c": [{"d": 1}, {"e": 2}], "b": 3}})),
             ("a.b", json!({"a": {"b.c": [{"d": 1}, {"e": 2}]}, "f": 4})),
             (
                 "a.b.c[1].e",
@@ -261,11 +277,18 @@ mod tests {
             ),
             ("a.b.c[].x", json!({"a": {"b": 3}, "f": 4})),
             ("a.b.c[7].x", json!({"a": {"b": 3}, "f": 4})),
-            ("f.g", json!({"a": {"b.c": [{"d": 1}, {"e": 2}], "b": 3}})),
         ] {
             assert_eq!(cut(path), Some(left), "{path}");
         }
-        assert_eq!(cut("x.y"), None);
-        assert_eq!(cut("."), None);
+        for path in ["f", "f.g", "a", "x.y", "."] {
+            assert_eq!(cut(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_port_goes_as_a_whole() {
+        let mut object = json!({"spec": {"ports": [{"port": 1}, {"port": 2, "protocol": "x"}]}});
+        assert!(cut(&mut object, "spec.ports[1].protocol"));
+        assert_eq!(object, json!({"spec": {"ports": [{"port": 1}]}}));
     }
 }
