@@ -69,6 +69,11 @@ impl TryFrom<&core::Pod> for Pod {
             }
         }
 
+        // There are ten thousands of them, and lists grow by fours.
+        ports.shrink_to_fit();
+        probes.shrink_to_fit();
+        ips.shrink_to_fit();
+        host_ips.shrink_to_fit();
         Ok(Self {
             id: reader.id()?,
             uid: object.metadata.uid.clone(),
