@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::flow::FlowKey;
 
 /// A reject's note is for a drop this soon after it, in nanoseconds; an older one was for a packet
-/// that went another way, and whose memory has been used again since.
-pub const NOTE_VALID_NS: u64 = 10_000_000;
+/// that went another way, and whose memory has been used again since. A virtual CPU may be held up in between.
+pub const NOTE_VALID_NS: u64 = 250_000_000;
 
 /// In [`CpuState::note_reply`]: the answer is a TCP reset.
 pub const NOTE_RESET: u32 = 1 << 16;
