@@ -24,7 +24,7 @@ use crate::cluster::Kind;
 use crate::cluster::object::{Object, Unknown};
 
 /// Objects a page of a list: what is held of the API's own form at a time.
-const PAGE: u32 = 100;
+const PAGE: u32 = 50;
 /// How long one watch call lasts, in seconds: a connection that died without a word is noticed after that.
 const WATCH_FOR: u32 = 120;
 /// After this long without a word the server is not there any more.
