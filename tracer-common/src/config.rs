@@ -13,7 +13,13 @@ pub mod feature {
     pub const ALL_REASONS: u32 = 1 << 1;
     /// No reason says what is of interest: the function does that the packet was freed in.
     pub const BY_LOCATION: u32 = 1 << 2;
+    /// A packet's bytes can be read where they are in pages of their own (`bpf_dynptr_from_skb`).
+    pub const PAGES: u32 = 1 << 3;
 }
+
+/// Number of a helper that there is not: the program calls it where [`feature::PAGES`] is set, and user space has put
+/// the function there that is meant.
+pub const PAGES_CALL: i32 = 0x7ab1_e5f0;
 
 /// Read-only configuration: the verifier takes its values for constants.
 ///

@@ -8,7 +8,7 @@ use crate::packet::Headers;
 pub const MAGIC: u32 = u32::from_le_bytes(*b"drop");
 
 /// Version of all layouts of this crate; goes up with every change of any of them.
-pub const ABI: u16 = 5;
+pub const ABI: u16 = 6;
 
 /// Bytes of a packet that a record has room for.
 pub const CAPTURE: usize = 128;
@@ -39,7 +39,7 @@ pub mod field {
     pub const CALLER: u32 = 1 << 6;
     /// `original` and `original_port`: the packet was sent to another destination.
     pub const ORIGINAL: u32 = 1 << 7;
-    /// `pid` and `process`: who sent it from this machine.
+    /// `other_number` and `other` are a process's: who sent the packet from this machine.
     pub const PROCESS: u32 = 1 << 8;
     /// The kernel answered the sender with a TCP reset.
     pub const TCP_RESET: u32 = 1 << 9;
@@ -50,6 +50,12 @@ pub mod field {
     /// An answer to the sender may have been missed: user space was at the tables, and meanwhile the kernel runs
     /// no kprobe's program on that CPU.
     pub const DEAF: u32 = 1 << 12;
+    /// `other_number` and `other` are a device's: the packet is still where it came in, and its route leads there.
+    pub const TOWARDS: u32 = 1 << 13;
+    /// `other_number` is a device's: the packet came in there, and is at another.
+    pub const CAME_IN: u32 = 1 << 14;
+    /// `packet` is the first packet of the flow, which was told before: user space keeps it where it carries another.
+    pub const REMEMBERED: u32 = 1 << 15;
 }
 
 /// One dropped packet, or, where `count` is above 1, that many of one flow.
@@ -92,8 +98,8 @@ pub struct DropEvent {
     pub reply_code: u8,
     /// Zero.
     pub reserved: u16,
-    /// Zero.
-    pub reserved_too: u32,
+    /// What the packet carries, see [`crate::carried`]; 0 for nothing.
+    pub carried: u32,
     /// What the packet's headers say.
     pub headers: Headers,
     /// Interface name, filled up with NUL.
@@ -102,10 +108,10 @@ pub struct DropEvent {
     pub caller: u64,
     /// The destination before it was translated (DNAT); IPv4 in the first four bytes.
     pub original: [u8; 16],
-    /// Its command's name (`comm`), filled up with NUL.
-    pub process: [u8; COMM],
-    /// Process (thread group) that sent it.
-    pub pid: u32,
+    /// A name filled up with NUL: by `fields`, a command's (`comm`) or a device's.
+    pub other: [u8; COMM],
+    /// What goes with it: a process (thread group), or an interface index.
+    pub other_number: u32,
     /// Port before it was translated.
     pub original_port: u16,
     /// Zero.

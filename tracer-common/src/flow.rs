@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::carried;
 use crate::event::{DropEvent, field};
 use crate::packet::{Headers, ethertype, has, protocol};
 
@@ -40,8 +41,8 @@ pub struct FlowKey {
     pub opening: u8,
     /// Bits of [`field`] that are told apart: whether the sender was answered.
     pub fields: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// [`DropEvent::carried`].
+    pub carried: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 64 && align_of::<FlowKey>() == 8);
@@ -80,7 +81,6 @@ impl FlowKey {
         self.reply_code = event.reply_code;
         let reset = event.fields & field::TCP_RESET;
         self.fields = ((event.fields & field::ICMP_REPLY | reset >> RESET_SHIFT) & 0xff) as u8;
-        self.reserved = 0;
     }
 
     /// What is in the packet, parsed.
@@ -99,11 +99,13 @@ impl FlowKey {
         self.protocol = headers.protocol;
         self.version = headers.version;
         self.opening = headers.tcp_flags & OPENING;
+        self.carried = event.carried;
     }
 
     /// What is in the packet, from its first bytes, of which `there` are the packet's: the same as parsing
     /// them and [`FlowKey::fill_headers`], for packets without anything out of the ordinary. Most are such,
-    /// and most are repeats, of which nothing else is asked. `false` for others; the key is half filled then.
+    /// and most are repeats, of which nothing else is asked. `false` for others, those among them that carry
+    /// another packet; the key is half filled then.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
@@ -152,19 +154,24 @@ impl FlowKey {
     ) -> bool {
         self.protocol = protocol;
         self.opening = 0;
+        self.carried = 0;
         match protocol {
             protocol::TCP => {
                 self.port = u16::from_be((begin >> 16) as u16);
                 self.opening = flags as u8 & OPENING;
                 there >= at + 14
             }
-            protocol::UDP | protocol::SCTP => {
+            protocol::UDP => {
+                self.port = u16::from_be((begin >> 16) as u16);
+                there >= at + 4 && !carried::is_vxlan(self.port)
+            }
+            protocol::SCTP => {
                 self.port = u16::from_be((begin >> 16) as u16);
                 there >= at + 4
             }
             protocol::ICMP | protocol::ICMPV6 => {
                 self.port = u16::from_be(begin as u16);
-                there >= at + 2
+                there >= at + 2 && !carried::is_error(protocol, begin as u8)
             }
             _ => false,
         }
@@ -264,6 +271,7 @@ mod tests {
         if let Some(headers) = crate::parse(packet, ethertype) {
             event.headers = headers;
             event.fields = field::HEADERS;
+            event.carried = carried(packet, &headers);
         }
         let mut glance = Glance::new_zeroed();
         let there = packet.len().min(GLANCE);
@@ -302,7 +310,7 @@ mod tests {
             (protocol::TCP, &tcp[..]),
             (protocol::UDP, &tcp[..8]),
             (protocol::SCTP, &tcp[..12]),
-            (protocol::ICMP, &[3, 4, 1, 2]),
+            (protocol::ICMP, &[13, 0, 1, 2]),
             (protocol::ICMPV6, &[133, 0, 1, 2]),
         ] {
             for ethertype in [0, ethertype::IPV4] {

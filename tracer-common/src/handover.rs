@@ -8,6 +8,9 @@
 pub const MODE: u32 = 0;
 /// Where in `MODE` it says whether user space is at the tables: not 0 then.
 pub const AT_TABLES: u32 = 1;
+/// Where in `MODE` it says whether the programs read packets' pages: not 0 then. Of no matter to a handover; it is
+/// here for who finds the programs pinned.
+pub const PAGES: u32 = 2;
 
 /// Counts every packet.
 pub const COUNT: u32 = 0;

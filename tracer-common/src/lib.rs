@@ -9,6 +9,7 @@
     reason = "a call the verifier has to follow costs more than the copy"
 )]
 
+mod carried;
 mod config;
 mod event;
 mod flow;
@@ -16,7 +17,10 @@ pub mod handover;
 mod packet;
 mod state;
 
-pub use config::{ABSENT, Config, REASON_WORDS, REASONS, feature, reason_at, reason_bit};
+pub use carried::{carried, is_error, is_vxlan, vxlan};
+pub use config::{
+    ABSENT, Config, PAGES_CALL, REASON_WORDS, REASONS, feature, reason_at, reason_bit,
+};
 pub use event::{ABI, CAPTURE, COMM, DropEvent, IFNAME, MAGIC, RECORD, field};
 pub use flow::{COARSE_NS, FlowKey, FlowValue, GLANCE, Glance, HEAD};
 pub use packet::{Headers, PacketBytes, ethertype, has, parse, parse_into, protocol};

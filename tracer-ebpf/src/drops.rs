@@ -6,7 +6,8 @@ use core::ptr::copy_nonoverlapping;
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::{debug, warn};
 use tracer_common::{
-    ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, NOTE_RESET, RECORD, field, parse_into,
+    ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, NOTE_RESET, RECORD, carried, ethertype, field,
+    parse_into,
 };
 
 use crate::clock;
@@ -117,7 +118,7 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         }
     }
 
-    let packet = extent.capture(scratch);
+    let packet = extent.capture(&skb, scratch);
     parse(ctx, this, event, &packet);
     if !is_plain {
         key.fill_headers(event);
@@ -148,8 +149,10 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
 #[inline(always)]
 fn parse(ctx: &impl EbpfContext, this: This, event: &mut DropEvent, packet: &Captured) {
     zero_headers(&mut event.headers);
+    event.carried = 0;
     if parse_into(packet, event.ethertype, &mut event.headers).is_some() {
         event.fields |= field::HEADERS;
+        event.carried = carried(packet, &event.headers);
     } else {
         // What the parser left there means nothing.
         zero_headers(&mut event.headers);
@@ -174,6 +177,9 @@ fn answer(event: &mut DropEvent, drop: &Dropped) {
     event.reply_code = (reply >> 8) as u8;
 }
 
+/// Index of the loopback device, <https://github.com/torvalds/linux/blob/v6.18/include/net/flow.h>.
+const LOOPBACK: u32 = 1;
+
 /// A device that was at hand one way or the other.
 enum Place<A> {
     At(Device<A>),
@@ -186,7 +192,14 @@ enum Place<A> {
 fn place<A: Access>(event: &mut DropEvent, skb: &SkBuff<A>) -> Option<Place<A>> {
     event.ifindex = 0;
     event.netns = 0;
-    let place = match skb.device() {
+    // `nf_send_unreach6` gives a packet of this machine's own the loopback device before it answers it.
+    // <https://github.com/torvalds/linux/blob/v6.18/net/ipv6/netfilter/nf_reject_ipv6.c>
+    let at = skb.device().filter(|device| {
+        event.ethertype != ethertype::IPV6
+            || device.ifindex() != Some(LOOPBACK)
+            || !skb.is_sent_here()
+    });
+    let place = match at {
         Some(device) => {
             number_device(event, &device);
             Some(Place::At(device))
@@ -233,7 +246,6 @@ fn describe<A: Access>(
     event.length = packet.length();
     event.captured = packet.captured();
     event.reserved = 0;
-    event.reserved_too = 0;
     let name = match place {
         Some(Place::At(device)) => device.name(),
         Some(Place::Bound(device)) => device.name(),
@@ -282,7 +294,7 @@ pub(crate) fn put(to: &mut [u8; 16], words: [u64; 2]) {
 const _: () = assert!(
     offset_of!(DropEvent, ifname).is_multiple_of(8)
         && offset_of!(DropEvent, original).is_multiple_of(8)
-        && offset_of!(DropEvent, process).is_multiple_of(8)
+        && offset_of!(DropEvent, other).is_multiple_of(8)
 );
 
 /// [`Headers`] as words of their alignment.

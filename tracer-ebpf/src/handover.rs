@@ -7,7 +7,7 @@ use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, RETIRED, TAKE_OVER}
 
 /// Written by user space.
 #[map]
-static MODE: Array<u32> = Array::with_max_entries(2, 0);
+static MODE: Array<u32> = Array::with_max_entries(3, 0);
 
 /// The packet that older programs counted last, by its `sk_buff`'s address; shared with them.
 #[map]

@@ -40,6 +40,7 @@ mod config;
 mod drops;
 mod flows;
 mod handover;
+mod pages;
 mod ring;
 mod skb;
 mod state;

@@ -8,9 +8,10 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
-use tracer_common::{ABSENT, CAPTURE, GLANCE, IFNAME, PacketBytes};
+use tracer_common::{ABSENT, CAPTURE, GLANCE, IFNAME, PacketBytes, feature};
 
 use crate::config::config;
+use crate::pages;
 use crate::state::{SKB_MAX, Scratch};
 
 /// Length of an Ethernet header.
@@ -37,6 +38,10 @@ pub(crate) trait Access {
 
     /// An `sk_buff` to read fields of, in as many ways as one likes.
     fn skb(address: u64, scratch: *mut Scratch) -> Option<u64>;
+
+    /// Copies `size` bytes, at most [`CAPTURE`], of the `sk_buff` of [`Access::skb`], wherever they are, from
+    /// `offset` bytes behind where its data begins. Not every way can.
+    fn copy(skb: u64, offset: u32, size: u32, scratch: *mut Scratch) -> bool;
 }
 
 /// Straight loads, through pointers whose type the verifier knows. It has a load from a bad address
@@ -58,6 +63,11 @@ impl Access for Typed {
     #[inline(always)]
     fn skb(address: u64, _: *mut Scratch) -> Option<u64> {
         Some(address)
+    }
+
+    #[inline(always)]
+    fn copy(skb: u64, offset: u32, size: u32, scratch: *mut Scratch) -> bool {
+        config!(features) & feature::PAGES != 0 && pages::copy(skb, offset, size, scratch)
     }
 }
 
@@ -88,6 +98,11 @@ impl Access for Copied {
             bpf_probe_read_kernel_buf(address as *const u8, room).ok()?;
             Some(copy as u64)
         }
+    }
+
+    #[inline(always)]
+    fn copy(_: u64, _: u32, _: u32, _: *mut Scratch) -> bool {
+        false
     }
 }
 
@@ -138,9 +153,11 @@ impl<A: Access> SkBuff<A> {
         let start = self.network_header(data);
         // `data` may stand before the network header (tc, XDP: at the link layer's) or after it (at
         // the transport's, once the IP layer is done).
-        let length = i64::from(total) - start.wrapping_sub(data).cast_signed();
+        let offset = start.wrapping_sub(data).cast_signed();
+        let length = i64::from(total) - offset;
         Extent {
             start,
+            offset,
             length,
             linear: length - i64::from(paged),
             total,
@@ -181,8 +198,13 @@ impl<A: Access> SkBuff<A> {
     /// Whether it was sent by a socket of this machine, and never received.
     #[inline(always)]
     pub(crate) fn is_sent_here(&self) -> bool {
-        self.field(config!(skb_sk)).unwrap_or(0_u64) != 0
-            && self.field(config!(skb_iif)).unwrap_or(1_u32) == 0
+        self.field(config!(skb_sk)).unwrap_or(0_u64) != 0 && self.came_in() == Some(0)
+    }
+
+    /// Index of the device it was received at last; 0 where it was not.
+    #[inline(always)]
+    pub(crate) fn came_in(&self) -> Option<u32> {
+        self.field(config!(skb_iif))
     }
 
     /// Whether connection tracking has anything to say of it. The mark of a packet that it was told to leave
@@ -269,6 +291,8 @@ fn inode<A: Access>(net: u64) -> Option<u32> {
 pub(crate) struct Extent {
     /// Of its network header.
     start: u64,
+    /// That, from where the data begins.
+    offset: i64,
     /// From there to the packet's end, in bytes.
     length: i64,
     /// Of these, in one piece there.
@@ -301,11 +325,22 @@ impl Extent {
 
     /// Copies as much as there is room for.
     #[inline(always)]
-    pub(crate) fn capture(&self, scratch: *mut Scratch) -> Captured {
+    pub(crate) fn capture<A: Access>(&self, skb: &SkBuff<A>, scratch: *mut Scratch) -> Captured {
         let mut captured = Captured {
             scratch,
             length: u32::try_from(self.length).unwrap_or(self.total),
         };
+        if self.linear < self.length && self.linear < CAPTURE as i64 && self.offset >= 0 {
+            let size = if self.length > CAPTURE as i64 {
+                CAPTURE as u32
+            } else {
+                self.length as u32
+            };
+            if A::copy(skb.address, self.offset as u32, size, scratch) {
+                captured.is(size);
+                return captured;
+            }
+        }
         let mut size = self.linear;
         if size > CAPTURE as i64 {
             size = CAPTURE as i64;
@@ -337,6 +372,13 @@ impl Captured {
                 }
             }
         }
+    }
+
+    /// So many bytes were copied.
+    #[inline(always)]
+    fn is(&mut self, size: u32) {
+        // SAFETY: as in `read`.
+        unsafe { (*self.scratch).captured = u64::from(size) };
     }
 
     /// Bytes from the network header to the packet's end.

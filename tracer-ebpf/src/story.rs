@@ -4,7 +4,7 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_stack};
-use tracer_common::{COMM, WALK_BURST, WALK_EVERY_NS, field};
+use tracer_common::{COMM, DropEvent, WALK_BURST, WALK_EVERY_NS, field};
 
 use crate::config::config;
 use crate::drops::put;
@@ -27,7 +27,7 @@ pub(crate) fn tell<A: Access>(
     // SAFETY: the scratch is a live map value of this CPU.
     let event = unsafe { &mut (*scratch).event };
     event.caller = 0;
-    event.pid = 0;
+    event.other_number = 0;
     event.original_port = 0;
     event.reserved_last = 0;
     event.fields |= match skb.is_tracked() {
@@ -44,7 +44,7 @@ pub(crate) fn tell<A: Access>(
     };
     event.original_port = port;
     put(&mut event.original, original);
-    put(&mut event.process, [0; 2]);
+    put(&mut event.other, [0; 2]);
 
     let deep = skb.is_sent_here();
     let Some(frames) = walk(ctx, this, scratch, deep, now) else {
@@ -56,14 +56,40 @@ pub(crate) fn tell<A: Access>(
         event.caller = asker;
         event.fields |= field::CALLER;
     }
+    if !deep {
+        other_device(event, skb);
+        return;
+    }
     // SAFETY: as above.
-    if deep && unsafe { is_process(&(*scratch).frames, frames) } {
-        event.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if unsafe { is_process(&(*scratch).frames, frames) } {
+        event.other_number = (bpf_get_current_pid_tgid() >> 32) as u32;
         // SAFETY: the helper writes so many bytes there at most.
-        let named = unsafe { bpf_get_current_comm(event.process.as_mut_ptr().cast(), COMM as u32) };
+        let named = unsafe { bpf_get_current_comm(event.other.as_mut_ptr().cast(), COMM as u32) };
         if named == 0 {
             event.fields |= field::PROCESS;
         }
+    }
+}
+
+/// A packet that passes through has two devices. It is at the one, which the event names already; this is the other.
+#[inline(always)]
+fn other_device<A: Access>(event: &mut DropEvent, skb: &SkBuff<A>) {
+    let came_in = skb.came_in().unwrap_or(0);
+    if came_in == 0 || event.fields & (field::INTERFACE | field::FROM_ROUTE) != field::INTERFACE {
+        return;
+    }
+    if came_in != event.ifindex {
+        event.other_number = came_in;
+        event.fields |= field::CAME_IN;
+        return;
+    }
+    if let Some(device) = skb.route_device()
+        && let (Some(ifindex), Some(name)) = (device.ifindex(), device.name())
+        && ifindex != came_in
+    {
+        event.other_number = ifindex;
+        put(&mut event.other, name);
+        event.fields |= field::TOWARDS;
     }
 }
 

@@ -336,9 +336,15 @@ pub struct DropInfo {
     /// The programs that stand at the tc hook where it was dropped, in the order they are asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<ProgramInfo>,
-    /// Interface name.
+    /// The interface it was at, or, where it was not at one yet, the one its route leads to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
+    /// The interface it came in at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_interface: Option<String>,
+    /// The interface it was to go out at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_interface: Option<String>,
     /// Network namespace inode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<u32>,

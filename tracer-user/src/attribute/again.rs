@@ -4,8 +4,8 @@ use tracer_policy::model::Protocol;
 
 use super::Attributor;
 use crate::decode::{
-    Action, Carrier, Chain, DropReason, Flow, Hook, Icmp, Inner, Location, Process, RawDrop, Story,
-    TcpFlags,
+    Action, Carrier, Chain, Device, Devices, DropReason, Flow, Hook, Icmp, Inner, Location,
+    Process, RawDrop, Story, TcpFlags,
 };
 use crate::record::{CarrierKind, Class, Drop, DropAction, PolicyVerdict};
 
@@ -123,6 +123,10 @@ fn story(drop: &Drop) -> Story {
         && drop.class != Some(Class::ConntrackInvalid);
     Story {
         tracked: is_known.then_some(true),
+        devices: Devices {
+            input: device(drop.drop.input_interface.as_ref()),
+            output: device(drop.drop.output_interface.as_ref()),
+        },
         chain: drop.drop.hook.as_deref().and_then(Chain::from_name),
         original: original.map(|original| SocketAddr::new(original.ip, original.port)),
         process: process.map(|process| Process {
@@ -130,6 +134,13 @@ fn story(drop: &Drop) -> Story {
             name: process.name.clone(),
         }),
     }
+}
+
+fn device(name: Option<&String>) -> Option<Device> {
+    Some(Device {
+        index: 0,
+        name: Some(name?.clone()),
+    })
 }
 
 #[cfg(test)]

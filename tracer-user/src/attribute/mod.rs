@@ -12,7 +12,7 @@ use tracer_policy::model::{Handler, Probe, ProbeKind};
 
 use crate::classify::{self, Classified, Tracking};
 use crate::correlate::Correlator;
-use crate::decode::{Action, Flow, Hook, Icmp, RawDrop, Story};
+use crate::decode::{Action, Device, Flow, Hook, Icmp, RawDrop, Story};
 use crate::enrich::{Ends, PodRanges, stranger, tell};
 use crate::explain::explain;
 use crate::record::{
@@ -246,6 +246,8 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
             datapath: datapath.map(str::to_owned),
             programs: Vec::new(),
             interface: raw.interface.as_ref().map(|(_, name)| name.clone()),
+            input_interface: name(raw.story.devices.input.as_ref()),
+            output_interface: name(raw.story.devices.output.as_ref()),
             netns: raw.netns,
         },
         policy: None,
@@ -254,6 +256,10 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
         hint: None,
         notes: Vec::new(),
     }
+}
+
+fn name(device: Option<&Device>) -> Option<String> {
+    device?.name.clone()
 }
 
 fn unknown(ip: std::net::IpAddr, port: Option<u16>) -> Peer {

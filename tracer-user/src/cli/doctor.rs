@@ -96,6 +96,7 @@ fn report(common: &Common) -> Result<Report, Error> {
         check("drop reasons", false, &probe.reasons),
         check("kernel symbols", false, &probe.symbols),
         check("conntrack", false, &probe.conntrack),
+        check("packet pages", false, &probe.pages),
         check("tcx", false, &probe.tcx),
         check("bpffs", false, &probe.bpffs),
     ];

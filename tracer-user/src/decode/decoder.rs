@@ -9,7 +9,8 @@ use tracer_policy::model::Protocol;
 use zerocopy::FromBytes;
 
 use super::{
-    Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, inner, story,
+    Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, devices,
+    inner, story,
 };
 
 /// Ethertypes of IPv4 and IPv6.
@@ -143,7 +144,9 @@ impl Decoder {
             hook(&reason.name)
         };
         let packet = &event.packet[..usize::from(event.captured)];
-        let story = self.story(&event, hook);
+        let interface = interface(&event);
+        let mut story = self.story(&event, hook);
+        story.devices = devices::devices(&event, hook, story.chain, interface.as_ref());
         Ok(RawDrop {
             ktime_ns: event.ktime_ns,
             count: event.count,
@@ -151,7 +154,7 @@ impl Decoder {
             action: action(&event, hook, &story, self.answers),
             reason,
             location,
-            interface: interface(&event),
+            interface,
             netns: (event.fields & field::NETNS != 0).then_some(event.netns),
             mark: event.mark,
             length: event.length,
@@ -161,7 +164,11 @@ impl Decoder {
             inner: (event.fields & field::HEADERS != 0)
                 .then(|| inner::inner(&event.headers, packet))
                 .flatten(),
-            packet: Bytes::copy_from_slice(packet),
+            packet: if event.fields & field::REMEMBERED == 0 {
+                Bytes::copy_from_slice(packet)
+            } else {
+                Bytes::new()
+            },
             story,
         })
     }
@@ -191,6 +198,7 @@ impl Decoder {
             original: story::original(event),
             process: story::process(event),
             tracked: story::tracked(event),
+            devices: devices::Devices::default(),
         }
     }
 
@@ -310,13 +318,7 @@ fn interface(event: &DropEvent) -> Option<(u32, String)> {
     if event.fields & field::INTERFACE == 0 || event.ifindex == 0 {
         return None;
     }
-    let name = event.ifname.split(|byte| *byte == 0).next()?;
-    let valid = !name.is_empty()
-        && name.len() < event.ifname.len()
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_graphic() && *byte != b'/');
-    valid.then(|| (event.ifindex, String::from_utf8_lossy(name).into_owned()))
+    Some((event.ifindex, devices::device_name(&event.ifname)?))
 }
 
 pub(super) fn flow(headers: &Headers) -> Result<Flow, DecodeError> {

@@ -1,22 +1,13 @@
 //! The packet within a packet: what a tunnel carries, or what an ICMP error is about.
 
-use tracer_common::{Headers, ethertype, has, parse, protocol};
+use tracer_common::{Headers, ethertype, has, is_error, is_vxlan, parse, protocol, vxlan};
 
 use super::Flow;
 use super::decoder::flow;
 
-/// VXLAN, <https://www.iana.org/assignments/service-names-port-numbers>, and what Linux had before there was a
-/// number (flannel has it still).
-const VXLAN_PORTS: [u16; 2] = [4789, 8472];
-/// Flags, VNI, each with what is reserved: RFC 7348.
-const VXLAN: usize = 8;
-/// "The VNI is valid".
-const VXLAN_HAS_VNI: u8 = 0x08;
-/// Two addresses and the ethertype.
-const ETHERNET: usize = 14;
-/// An IP packet in an IP packet: RFC 2003, RFC 4213.
-const IPV4_INSIDE: u8 = 4;
-const IPV6_INSIDE: u8 = 41;
+/// Lengths in bytes.
+const VXLAN: usize = vxlan::HEADER as usize;
+const ETHERNET: usize = vxlan::ETHERNET as usize;
 /// Type, code, checksum, and four bytes of the type's own.
 const ICMP: usize = 8;
 
@@ -45,10 +36,10 @@ pub enum Carrier {
 pub(super) fn inner(headers: &Headers, packet: &[u8]) -> Option<Inner> {
     let rest = packet.get(usize::from(headers.transport)..)?;
     let (carrier, ethertype, inside) = match headers.protocol {
-        protocol::UDP if VXLAN_PORTS.contains(&headers.destination_port) => {
+        protocol::UDP if is_vxlan(headers.destination_port) => {
             let header = rest.get(8..)?;
             let vni = header.get(..VXLAN)?;
-            if vni[0] & VXLAN_HAS_VNI == 0 {
+            if vni[0] & vxlan::HAS_VNI == 0 {
                 return None;
             }
             let frame = &header[VXLAN..];
@@ -59,13 +50,14 @@ pub(super) fn inner(headers: &Headers, packet: &[u8]) -> Option<Inner> {
                 &frame[ETHERNET..],
             )
         }
-        IPV4_INSIDE => (Carrier::Ip, ethertype::IPV4, rest),
-        IPV6_INSIDE => (Carrier::Ip, ethertype::IPV6, rest),
-        protocol::ICMP if has_packet(headers, &[3, 4, 5, 11, 12]) => {
-            (Carrier::IcmpError, ethertype::IPV4, rest.get(ICMP..)?)
-        }
-        protocol::ICMPV6 if has_packet(headers, &[1, 2, 3, 4]) => {
-            (Carrier::IcmpError, ethertype::IPV6, rest.get(ICMP..)?)
+        protocol::IPV4 => (Carrier::Ip, ethertype::IPV4, rest),
+        protocol::IPV6 => (Carrier::Ip, ethertype::IPV6, rest),
+        number if headers.has & has::ICMP != 0 && is_error(number, headers.icmp_type) => {
+            let ethertype = match number {
+                protocol::ICMP => ethertype::IPV4,
+                _ => ethertype::IPV6,
+            };
+            (Carrier::IcmpError, ethertype, rest.get(ICMP..)?)
         }
         _ => return None,
     };
@@ -76,11 +68,6 @@ pub(super) fn inner(headers: &Headers, packet: &[u8]) -> Option<Inner> {
     let headers = parse(inside, ethertype)?;
     let flow = flow(&headers).ok()?;
     Some(Inner { carrier, flow })
-}
-
-/// Whether it is an ICMP message of one of these types: RFC 792, RFC 4443.
-fn has_packet(headers: &Headers, errors: &[u8]) -> bool {
-    headers.has & has::ICMP != 0 && errors.contains(&headers.icmp_type)
 }
 
 #[cfg(test)]
@@ -124,7 +111,7 @@ mod tests {
     #[test]
     fn vxlan_carries_a_frame() {
         let frame = [&[0; 12][..], &[0x08, 0x00], &lookup()].concat();
-        for port in VXLAN_PORTS {
+        for port in vxlan::PORTS {
             let header = [0x08, 0, 0, 0, 0, 0x01, 0x02, 0];
             let packet = [ipv4(17, 8, 9), udp(port), header.to_vec(), frame.clone()].concat();
             let inner = of(&packet).unwrap();

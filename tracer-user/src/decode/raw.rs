@@ -32,7 +32,7 @@ pub struct RawDrop {
     pub length: u32,
     /// Addresses, ports and flags; `None` where the packet is no IP packet or too short to tell.
     pub flow: Option<Flow>,
-    /// What it carries; seen of a flow's first packet only.
+    /// What it carries. Of repeats, what the flow's first packet did: flows with other ends inside are others.
     pub inner: Option<Inner>,
     /// The packet's first bytes from the network header on, 128 at most.
     pub packet: Bytes,

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracer_common::{DropEvent, field};
 
+use super::Devices;
+
 /// What is known of a packet's way. What the kernel could not tell is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Story {
@@ -16,6 +18,8 @@ pub struct Story {
     /// Whether connection tracking knew it, or was told to leave it alone. Where it did not, it has called the
     /// packet invalid, or is not at work there.
     pub tracked: Option<bool>,
+    /// Where it came in and was to go out.
+    pub devices: Devices,
 }
 
 /// A process of this machine.
@@ -184,11 +188,11 @@ pub(super) fn process(event: &DropEvent) -> Option<Process> {
     if event.fields & field::PROCESS == 0 {
         return None;
     }
-    let name = event.process.split(|byte| *byte == 0).next()?;
+    let name = event.other.split(|byte| *byte == 0).next()?;
     // Anyone may name himself anything (`PR_SET_NAME`), and it is written to terminals.
     let name = String::from_utf8_lossy(name).replace(char::is_control, "\u{fffd}");
     Some(Process {
-        pid: event.pid,
+        pid: event.other_number,
         name,
     })
 }

@@ -42,6 +42,8 @@ pub struct Hooks {
     pub icmp_send: Option<Flavour>,
     /// Which answers to senders are seen, there and by kprobes; others are not told from drops.
     pub answers: Answers,
+    /// Headers are also read where they are in pages of their own.
+    pub reads_pages: bool,
     /// What was gone without, and why: sentences.
     pub missing: Vec<String>,
 }
@@ -102,6 +104,11 @@ impl<'a> Attacher<'a> {
             aya: OnceCell::new(),
             only,
         }
+    }
+
+    /// From now on only this one will do.
+    pub(super) const fn insist_on(&mut self, only: Option<Flavour>) {
+        self.only = only;
     }
 
     /// BTF tracepoint, and where that is not to be had, raw tracepoint.

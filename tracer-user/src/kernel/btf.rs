@@ -46,6 +46,7 @@ const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
 const RESTRICT: u32 = 11;
+const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
@@ -311,6 +312,11 @@ impl<'base> Btf<'base> {
             }));
         }
         values
+    }
+
+    /// Number of the type of a function by this name.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.find([FUNC, FUNC], name).map(|(id, _)| id)
     }
 
     /// The parameters of a tracepoint, each by the name of its type (empty for pointers and other

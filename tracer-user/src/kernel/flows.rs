@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracer_common::{ABI, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field};
+use tracer_common::{
+    ABI, CAPTURE, DropEvent, FlowKey, FlowValue, HEAD, MAGIC, REASONS, RECORD, field,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::error::Error;
@@ -54,7 +56,7 @@ pub(super) struct Flows<T = KernelTables> {
 }
 
 /// What was told of a flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Told {
     packets: u64,
     /// Its first packet's time tells it from the same flow after it had left the table.
@@ -63,6 +65,26 @@ struct Told {
     round: u64,
     /// The number of the first marks that have it.
     marks: u64,
+    /// The first packet, where it carries another: its repeats carry the same.
+    carrier: Option<Box<Packet>>,
+}
+
+/// A packet's first bytes, and how many they are.
+#[derive(Clone, Debug)]
+struct Packet {
+    bytes: [u8; CAPTURE],
+    captured: u16,
+}
+
+impl Packet {
+    fn of(event: &DropEvent) -> Option<Box<Self>> {
+        (event.carried != 0 && event.captured != 0).then(|| {
+            Box::new(Self {
+                bytes: event.packet,
+                captured: event.captured,
+            })
+        })
+    }
 }
 
 /// What the programs have counted of late, see [`Flows::sweep`].
@@ -130,6 +152,7 @@ impl<T: Tables> Flows<T> {
                     first_ns,
                     round: 0,
                     marks: 0,
+                    carrier: None,
                 };
                 told.insert(key, remembered);
             }
@@ -190,6 +213,7 @@ impl<T: Tables> Flows<T> {
                 // Its other packets are still to be told in this one.
                 round: self.round - 1,
                 marks: self.next_marks,
+                carrier: Packet::of(&event),
             };
             self.told.insert(key, told);
             self.told_in = self.next_marks;
@@ -252,8 +276,8 @@ impl<T: Tables> Flows<T> {
         let mut idle = Vec::new();
         let whole = tables.each(|key, value| {
             entries += 1;
-            let known = told.get(&key).copied();
-            let before = known.map_or(0, |known| known.packets);
+            let known = told.get_mut(&key);
+            let before = known.as_ref().map_or(0, |known| known.packets);
             if value.packets <= before {
                 if let Some(known) = known
                     && look.kept_marks.is_some_and(|kept| known.marks <= kept)
@@ -264,21 +288,32 @@ impl<T: Tables> Flows<T> {
                 return true;
             }
             let first_ns = first_ns(&value);
-            let waits = known.map_or(first_ns >= look.fresh_ns, |known| known.round == round);
+            let waits = known
+                .as_ref()
+                .map_or(first_ns >= look.fresh_ns, |known| known.round == round);
             if waits {
                 *behind = true;
                 return true;
             }
-            if !each(record(&value, value.packets - before).as_bytes()) {
+            let carrier = known.as_ref().and_then(|known| known.carrier.as_deref());
+            if !each(record(&value, value.packets - before, carrier).as_bytes()) {
                 return false;
             }
-            let now = Told {
-                packets: value.packets,
-                first_ns,
-                round,
-                marks,
-            };
-            told.insert(key, now);
+            if let Some(known) = known {
+                known.packets = value.packets;
+                known.first_ns = first_ns;
+                known.round = round;
+                known.marks = marks;
+            } else {
+                let new = Told {
+                    packets: value.packets,
+                    first_ns,
+                    round,
+                    marks,
+                    carrier: None,
+                };
+                told.insert(key, new);
+            }
             *told_in = marks;
             true
         })?;
@@ -320,9 +355,11 @@ impl<T: Tables> Flows<T> {
             ..
         } = self;
         tables.take(idle, |key, value| {
-            let before = told.remove(&key).map_or(0, |told| told.packets);
+            let known = told.remove(&key);
+            let before = known.as_ref().map_or(0, |known| known.packets);
             if value.packets > before {
-                let last = record(&value, value.packets - before);
+                let carrier = known.as_ref().and_then(|known| known.carrier.as_deref());
+                let last = record(&value, value.packets - before, carrier);
                 if !each(last.as_bytes()) {
                     left_over.push(last);
                 }
@@ -373,14 +410,19 @@ const fn first_ns(value: &FlowValue) -> u64 {
 /// Where the head, in words, says when.
 const FIRST_NS: usize = std::mem::offset_of!(DropEvent, ktime_ns) / 8;
 
-/// The record of a flow's first packet, for `packets` more of it, without their bytes.
-fn record(value: &FlowValue, packets: u64) -> DropEvent {
+/// The record of a flow's first packet, for `packets` more of it, without their bytes, unless they carry others.
+fn record(value: &FlowValue, packets: u64, carrier: Option<&Packet>) -> DropEvent {
     let mut event = DropEvent::new_zeroed();
     event.as_mut_bytes()[..HEAD].copy_from_slice(value.head.as_bytes());
     event.count = packets;
     // The last packet's time may be told by a clock that is behind the first one's.
     event.ktime_ns = value.last_ns.max(first_ns(value));
     event.captured = 0;
+    if let Some(carrier) = carrier {
+        event.packet = carrier.bytes;
+        event.captured = carrier.captured;
+        event.fields |= field::REMEMBERED;
+    }
     event
 }
 

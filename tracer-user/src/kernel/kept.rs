@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::flows::{Flows, Look};
-use super::load::Loader;
+use super::loader::Loader;
 use super::parts::{Maps, Parts};
 use super::pin::{Generation, Home, Marks, Settled, hand_over, remove, try_remove};
 use super::streaks::States;

@@ -9,48 +9,30 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::FdLink;
-use aya::{Ebpf, EbpfLoader};
-use aya_log::EbpfLogger;
 use tracer_common::{ABSENT, Config, feature};
 use tracing::level_filters::LevelFilter;
-use zerocopy::IntoBytes;
 
 use super::answers;
-use super::attach::{Attacher, Flavour, Hook, Hooks, ICMP_SEND, KFREE_SKB, load_error};
+use super::attach::{Flavour, Hook, Hooks, ICMP_SEND, KFREE_SKB};
 use super::btf::{Btf, BtfError};
 use super::error::{Error, boxed};
 use super::flows::Flows;
 use super::kept::{Kept, keep};
 use super::layout::{add_conntrack, layout};
+use super::loader::{Loader, has_programs, ring_size};
 use super::meter::{self, Meter, Programs};
-use super::parts::{Log, Maps, Parts};
-use super::pin::{Home, Marks, Pin, Settled, wait_for_older};
-use super::reasons::{ReasonNames, Reasons, Selection};
+use super::pages;
+use super::parts::{Log, Parts};
+use super::pin::{Home, Marks, Pin, Settled};
+use super::reasons::{ReasonNames, Reasons};
 use super::streaks::States;
 use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
 use super::table::KernelTables;
 use crate::decode::{Decoder, PLACES, Resolve};
-use crate::fingerprint::fingerprint;
-
-/// The eBPF object; empty where the build lacked the toolchain.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer.bpf.o"));
 
 /// Where the running kernel describes its types.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
-
-/// Smallest ring: room for some hundred records.
-const MIN_RING: u32 = 64 << 10;
-/// Largest: the kernel counts its size twice in 32 bits.
-const MAX_RING: u32 = 1 << 30;
-
-/// Most flows: 300 MB of the kernel's memory.
-const MAX_FLOWS: u32 = 1 << 20;
-
-/// Whether this build carries the programs.
-pub(super) fn has_programs() -> bool {
-    !OBJECT.is_empty()
-}
 
 /// What to capture, and how.
 #[derive(Clone, Debug)]
@@ -237,6 +219,8 @@ impl Capture {
             let generation = kept.generation.name();
             options.marks.as_ref()?.of(&generation)
         });
+        let mode = Array::try_from(maps.mode).map_err(boxed)?;
+        let reads_pages = pages::are_read(&mode);
         let states = States::new(maps.state)?;
         let entries = Arc::<AtomicUsize>::default();
         let meter = Meter::new(
@@ -255,7 +239,7 @@ impl Capture {
             )?,
             fold_every: options.fold_every,
             flush_log: log,
-            mode: Array::try_from(maps.mode).map_err(boxed)?,
+            mode,
             links,
             probes,
             kept,
@@ -264,6 +248,7 @@ impl Capture {
                 kfree_skb,
                 icmp_send,
                 answers: seen,
+                reads_pages,
                 missing,
             },
             by_location,
@@ -328,74 +313,6 @@ impl Resolve for Names {
     }
 }
 
-/// What programs are made from.
-pub(super) struct Loader<'a> {
-    btf: &'a Btf<'a>,
-    options: &'a Options,
-    config: &'a Config,
-    selection: &'a Selection,
-}
-
-impl Loader<'_> {
-    /// Tells programs apart that must not go on with each other's maps.
-    pub(super) fn fingerprint(&self) -> u64 {
-        let Options {
-            ring_bytes,
-            flows,
-            log_level: level,
-            flavour,
-            ..
-        } = self.options;
-        let settings = format!("{ring_bytes} {flows} {level} {flavour:?}");
-        fingerprint([
-            OBJECT,
-            self.config.as_bytes(),
-            self.selection.bitmap.as_bytes(),
-            settings.as_bytes(),
-        ])
-    }
-
-    /// Loads and attaches programs. `claims`: where the map of claims is pinned that they share with
-    /// others; `wait`: count nothing yet.
-    pub(super) fn load(&self, claims: Option<&Path>, wait: bool) -> Result<Parts, Error> {
-        let level = log_level(self.options.log_level);
-        let mut loader = EbpfLoader::new();
-        loader
-            // The programs hold no CO-RE relocations.
-            .btf(None)
-            .override_global("CONFIG", self.config.as_bytes(), true)
-            .override_global("REASONS", &self.selection.bitmap, true)
-            .override_global(aya_log::LEVEL, &level, false)
-            .map_max_entries("EVENTS", ring_size(self.options.ring_bytes))
-            .map_max_entries("FLOWS", self.options.flows.clamp(1, MAX_FLOWS));
-        if let Some(claims) = claims {
-            loader.map_pin_path("CLAIMS", claims);
-        }
-        let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
-        let log = log_of(&mut ebpf);
-        let mut maps = Maps::take(&mut ebpf)?;
-        if wait {
-            wait_for_older(&mut maps.mode)?;
-        }
-        let attacher = Attacher::new(self.btf, self.options.flavour);
-        let mut attached = Vec::new();
-        // A reject is noted before its drop is seen.
-        match attacher.attach(&mut ebpf, &ICMP_SEND) {
-            Ok(one) => attached.push(one),
-            Err(why) => tracing::debug!(%why, "no program at icmp_send"),
-        }
-        let has_icmp_send = !attached.is_empty();
-        let listeners = answers::load(&mut ebpf, has_icmp_send);
-        attached.push(attacher.attach(&mut ebpf, &KFREE_SKB)?);
-        Ok(Parts {
-            maps,
-            attached,
-            listeners,
-            log,
-        })
-    }
-}
-
 /// All the kernel's reason names, those of loaded modules among them.
 pub(super) fn reason_names(btf: &Btf<'_>) -> ReasonNames {
     let mut names = ReasonNames::from_btf(btf);
@@ -431,30 +348,6 @@ pub(super) fn describe_conntrack(config: &mut Config, btf: &Btf<'_>) -> Option<&
 /// What runs softirqs, since 6.11 and before.
 const SOFTIRQS: [&str; 2] = ["handle_softirqs", "__do_softirq"];
 
-/// A power of two between [`MIN_RING`] and [`MAX_RING`].
-fn ring_size(bytes: u32) -> u32 {
-    bytes.clamp(MIN_RING, MAX_RING).next_power_of_two()
-}
-
-/// `aya_log`'s numbers; 0 is off.
-fn log_level(level: LevelFilter) -> u8 {
-    level.into_level().map_or(0, |level| match level {
-        tracing::Level::ERROR => 1,
-        tracing::Level::WARN => 2,
-        tracing::Level::INFO => 3,
-        tracing::Level::DEBUG => 4,
-        tracing::Level::TRACE => 5,
-    })
-}
-
-/// The programs' own messages, to the crate `log`. They have none where the level was pruned.
-fn log_of(ebpf: &mut Ebpf) -> Box<dyn FnMut() + Send> {
-    match EbpfLogger::init(ebpf) {
-        Ok(mut logger) => Box::new(move || logger.flush()),
-        Err(_) => Box::new(|| {}),
-    }
-}
-
 /// Kernels before 5.11 charge maps to this limit. Where it cannot be raised, it mostly need not be:
 /// the kernel says so when it must.
 fn raise_memlock() {
@@ -465,18 +358,5 @@ fn raise_memlock() {
     };
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ring_sizes_are_powers_of_two() {
-        assert_eq!(ring_size(0), MIN_RING);
-        assert_eq!(ring_size(4 << 20), 4 << 20);
-        assert_eq!(ring_size((4 << 20) + 1), 8 << 20);
-        assert_eq!(ring_size(u32::MAX), MAX_RING);
     }
 }

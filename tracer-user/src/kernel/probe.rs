@@ -12,6 +12,7 @@ use super::attach::{Flavour, Hook, ICMP_SEND, KFREE_SKB};
 use super::btf::Btf;
 use super::layout::{has_reason, layout};
 use super::load::{KERNEL_BTF, describe_conntrack, reason_names};
+use super::pages;
 use super::symbols::{LiveSymbols, existing};
 
 /// Capabilities that loading and reading need, and since when they are apart from `CAP_SYS_ADMIN`
@@ -65,6 +66,8 @@ pub struct Probe {
     pub hooks: Vec<HookFinding>,
     /// Where a packet was sent to before its address was translated.
     pub conntrack: Finding,
+    /// Packets whose headers are in pages of their own.
+    pub pages: Finding,
     /// tcx, whose programs are told by name.
     pub tcx: Finding,
     /// Names of kernel functions.
@@ -136,6 +139,7 @@ pub fn probe(btf: Option<&Path>) -> Probe {
         capabilities: capabilities(),
         hooks: hooks(kernel),
         conntrack: conntrack(kernel),
+        pages: pages(kernel),
         tcx: tcx(kernel),
         symbols: symbols(),
         bpffs: bpffs(),
@@ -143,7 +147,7 @@ pub fn probe(btf: Option<&Path>) -> Probe {
 }
 
 fn programs() -> Finding {
-    if super::load::has_programs() {
+    if super::loader::has_programs() {
         Finding::yes("eBPF programs built in")
     } else {
         Finding::no(super::Error::LeftOut.to_string())
@@ -268,6 +272,21 @@ fn conntrack(kernel: Option<&Btf<'_>>) -> Finding {
             "no types of conntrack, in the kernel's BTF or a loaded module's: where a packet was sent \
              before DNAT is not told",
         ),
+    }
+}
+
+fn pages(kernel: Option<&Btf<'_>>) -> Finding {
+    if kernel.is_some_and(|btf| btf.function(pages::FUNCTION).is_some()) {
+        Finding::yes(format!(
+            "{}: headers that a driver left in pages of their own are read, where tracepoints may call it (since \
+             Linux 6.12)",
+            pages::FUNCTION
+        ))
+    } else {
+        Finding::no(format!(
+            "no {} (for tracepoints since Linux 6.12): headers that a driver left in pages of their own are not read",
+            pages::FUNCTION
+        ))
     }
 }
 

@@ -4,7 +4,6 @@ mod pinned;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 use self::pinned::Pinned;
+use super::device::own_netns;
 use crate::decode::{Hook, RawDrop};
 use crate::record::ProgramInfo;
 
@@ -46,9 +46,8 @@ struct Seen {
 impl TcPrograms {
     /// For devices in the network namespace of this process. `bpffs`: where links may be pinned.
     pub fn new(bpffs: &Path) -> Self {
-        let netns = std::fs::metadata("/proc/self/ns/net").ok();
         Self {
-            netns: netns.and_then(|netns| u32::try_from(netns.ino()).ok()),
+            netns: own_netns(),
             seen: HashMap::new(),
             pinned: Pinned::new(bpffs),
         }

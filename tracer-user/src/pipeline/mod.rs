@@ -32,7 +32,7 @@ use waiting::{Held, Released};
 
 use crate::attribute::Attributor;
 use crate::decode::{DecodeError, Decoder, RawDrop};
-use crate::kernel::{Capture, Clock, Marks, TcPrograms};
+use crate::kernel::{Capture, Clock, DeviceNames, Marks, TcPrograms};
 use crate::record::Drop;
 
 /// What was lost between kernel and sinks, beside what the kernel side counts itself.
@@ -79,6 +79,8 @@ pub struct Stages {
     pub attributor: Attributor,
     /// Whose programs stand where a packet was dropped.
     pub tc: TcPrograms,
+    /// Names of devices that a packet has left.
+    pub devices: DeviceNames,
     /// Where the cluster changes while drops come in: how.
     pub following: Option<Following>,
     /// Where what was told is kept, if it is.
@@ -350,6 +352,11 @@ fn tell(
 ) -> std::io::Result<bool> {
     stages.attributor.correlate(&mut drop);
     drop.drop.programs = stages.tc.at(raw);
+    if let Some(input) = &raw.story.devices.input
+        && input.name.is_none()
+    {
+        drop.drop.input_interface = stages.devices.name(raw.netns, input.index);
+    }
     outlet.accept(&drop, Some(raw))
 }
 

@@ -110,6 +110,7 @@ impl Line {
                 clock: Clock::new(),
                 attributor: Attributor::new("node-a".into(), None),
                 tc: TcPrograms::new("/nonexistent".as_ref()),
+                devices: DeviceNames::new(),
                 sizes: Arc::default(),
                 following: None,
                 ledger: None,

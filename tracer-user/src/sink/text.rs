@@ -70,6 +70,14 @@ pub(crate) fn hook(drop: &Drop) -> Option<String> {
     })
 }
 
+/// The interface; of a packet that passes through, both: `cni0->eth0`.
+pub(super) fn interface(drop: &Drop) -> Option<String> {
+    match (&drop.drop.input_interface, &drop.drop.output_interface) {
+        (Some(input), Some(output)) => Some(format!("{input}->{output}")),
+        _ => drop.drop.interface.clone(),
+    }
+}
+
 fn names(drop: &Drop) -> impl Iterator<Item = &str> {
     let programs = drop.drop.programs.iter();
     programs.filter_map(|program| program.name.as_deref())

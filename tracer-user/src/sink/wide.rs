@@ -67,7 +67,7 @@ impl<W: Write + Send> Sink for Wide<W> {
                 DropAction::Reject => "reject",
             })),
             &or_dash(text::hook(drop).as_deref()),
-            &or_dash(drop.drop.interface.as_deref()),
+            &or_dash(text::interface(drop).as_deref()),
             &text::policy(drop.policy.as_ref()),
             &or_dash(drop.symptom.as_deref()),
         ])

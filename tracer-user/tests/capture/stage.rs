@@ -92,11 +92,15 @@ pub struct Rule {
 impl Rule {
     /// Puts it in force at a hook: `matches`, a counter, `verdict`.
     pub fn install(hook: &str, matches: &str, verdict: &str) -> Self {
-        let table = "t";
+        Self::install_in("inet t", hook, matches, verdict)
+    }
+
+    /// The same in a table of another family.
+    pub fn install_in(table: &'static str, hook: &str, matches: &str, verdict: &str) -> Self {
         let commands = format!(
-            "add table inet {table}; \
-             add chain inet {table} c {{ type filter hook {hook} priority 0; }}; \
-             add rule inet {table} c {matches} counter {verdict}"
+            "add table {table}; \
+             add chain {table} c {{ type filter hook {hook} priority 0; }}; \
+             add rule {table} c {matches} counter {verdict}"
         );
         run("nft", &[&commands]);
         Self { table }
@@ -104,7 +108,7 @@ impl Rule {
 
     /// Packets that it has met.
     pub fn packets(&self) -> u64 {
-        let listing = run("nft", &["list", "table", "inet", self.table]);
+        let listing = run("nft", &[&format!("list table {}", self.table)]);
         let counter = listing.split_once("counter packets ").expect("a counter").1;
         let number = counter.split_once(' ').expect("its bytes").0;
         number.parse().expect("a number")

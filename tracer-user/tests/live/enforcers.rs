@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tracer_policy::model::Protocol;
 
 use crate::expect::{
-    Event, Port, alone, by_service, coredns, external, node, sent_here, service, vault_0,
+    Event, Port, alone, by_service, coredns, external, node, sent_here, service, through, vault_0,
 };
 use crate::watch::{self, Answer, Told, Watch};
 
@@ -146,10 +146,10 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
             "interface": vault.host_interface(),
         })
     };
-    let (to_pod, from_pod) = (
-        drop("TC_EGRESS", "tc egress"),
-        drop("TC_INGRESS", "tc ingress"),
-    );
+    let here = Some(vault.host_interface());
+    let to_pod = |input| through(drop("TC_EGRESS", "tc egress"), input, here);
+    let (to_pod, passed_to_pod) = (to_pod(None), to_pod(Some("eth0")));
+    let from_pod = through(drop("TC_INGRESS", "tc ingress"), here, None);
     let event =
         |protocol, source, destination, drop: &Value, denied: Denied, symptom: &str| Event {
             count: 0,
@@ -213,7 +213,7 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                 Protocol::Udp,
                 external(remote, Port::sender(Protocol::Udp)),
                 vault_0(pod, Port::Number(PORT)),
-                &to_pod,
+                &passed_to_pod,
                 Denied {
                     direction: "ingress",
                     class: "external",
@@ -231,7 +231,7 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
                 icmp,
                 external(remote, Port::None),
                 vault_0(pod, Port::None),
-                &to_pod,
+                &passed_to_pod,
                 Denied {
                     direction: "ingress",
                     class: "external",
@@ -351,13 +351,14 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
         watch.tell(drop, Some(Answer::Icmp), family, Protocol::Tcp)
     };
     let told = answer(&mut json!({})) == Told::Answered;
-    let drop = |hook: &str, interface: &str| {
-        let mut drop = json!({
+    let drop = |hook: &str, interface: &str, input: &str, output: Option<&str>| {
+        let drop = json!({
             "reason": watch::reason("NETFILTER_DROP"),
             "hook": hook,
             "datapath": "netfilter",
             "interface": interface,
         });
+        let mut drop = through(drop, Some(input), output);
         answer(&mut drop);
         drop
     };
@@ -371,7 +372,7 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
     let event = |protocol,
                  source,
                  destination,
-                 (hook, interface): (&str, &str),
+                 (hook, interface, input, output): (&str, &str, &str, Option<&str>),
                  denied: Denied,
                  symptom: &str| Event {
         count: 0,
@@ -380,13 +381,18 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
         source,
         destination,
         protocol,
-        drop: drop(hook, interface),
+        drop: drop(hook, interface, input, output),
         got: denied.got,
         grade: "proven",
         symptom: symptom.to_owned(),
         hint: denied.hint,
     };
     let from_vault = |protocol| vault_0(pod, Port::sender(protocol));
+    // The bridge has it at the port that it is to leave by.
+    let bridged = |from: &str, to: &str| {
+        let [from, to] = [from, to].map(|pod| lab.pod(pod).host_interface());
+        ("FORWARD", to, from, Some(to))
+    };
     vec![
         Case {
             name: "a client outside",
@@ -396,7 +402,7 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
                 Protocol::Tcp,
                 external(remote, Port::sender(Protocol::Tcp)),
                 vault_0(pod, Port::Number(PORT)),
-                ("FORWARD", "eth0"),
+                ("FORWARD", "eth0", "eth0", Some("cni0")),
                 Denied {
                     direction: "ingress",
                     class: "external",
@@ -414,7 +420,7 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
                 Protocol::Tcp,
                 coredns(dns, Port::sender(Protocol::Tcp)),
                 vault_0(pod, Port::Number(PORT)),
-                ("FORWARD", vault.host_interface()),
+                bridged("coredns", "vault-0"),
                 Denied {
                     direction: "ingress",
                     class: "pod-to-pod",
@@ -437,7 +443,7 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
                     "kubernetes",
                     kubernetes_service(family),
                 ),
-                ("FORWARD", "cni0"),
+                ("FORWARD", "cni0", "cni0", Some("eth0")),
                 Denied {
                     direction: "egress",
                     class: "apiserver-egress",
@@ -463,7 +469,7 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
                     "kube-dns",
                     dns_service(family),
                 ),
-                ("FORWARD", lab.pod("coredns").host_interface()),
+                bridged("vault-0", "coredns"),
                 Denied {
                     direction: "egress",
                     class: "dns",
@@ -485,7 +491,7 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
                 Protocol::Udp,
                 from_vault(Protocol::Udp),
                 node("node-1", own_node, Port::Number(9100)),
-                ("INPUT", "cni0"),
+                ("INPUT", "cni0", "cni0", None),
                 Denied {
                     direction: "egress",
                     class: "pod-to-node",

@@ -145,6 +145,13 @@ pub fn by_service(mut end: Value, namespace: &str, name: &str, to: SocketAddr) -
     end
 }
 
+/// A drop of a packet that came in there, and was to go out there.
+pub fn through(mut drop: Value, input: Option<&str>, output: Option<&str>) -> Value {
+    drop["input_interface"] = json!(input);
+    drop["output_interface"] = json!(output);
+    end(drop)
+}
+
 /// A host outside the cluster.
 pub fn external(ip: IpAddr, port: Port) -> Value {
     end(json!({"ip": ip, "port": port.json(), "kind": "external"}))

@@ -11,7 +11,7 @@ use serde_json::json;
 use tracer_policy::model::Protocol;
 
 use crate::enforcers::send;
-use crate::expect::{Event, Port, alone, external, node, on, sent_here, vault_0};
+use crate::expect::{Event, Port, alone, external, node, on, sent_here, through, vault_0};
 use crate::watch::{self, Answer, Told, Watch};
 
 const PORT: u16 = 8200;
@@ -99,28 +99,35 @@ fn a_tunnels_packet_shows_what_it_carries() {
     let rule = rule.install(lab.node()).unwrap();
     let to = SocketAddr::new(NODE.v4.into(), VXLAN);
     let pod = lab.pod("vault-0").addresses().v4;
-    traffic::udp_send(lab.master(), to, 1, &frame(REMOTE.v4, pod)).unwrap();
-    let counted = traffic::until_counted(1, || rule.packets()).unwrap();
-    assert_eq!(counted, 1);
-    let events = watch.drops(counted).unwrap();
+    // Of one flow outside, and two inside.
+    for port in [PORT, 8201] {
+        let before = rule.packets().unwrap();
+        traffic::udp_send(lab.master(), to, 3, &frame(REMOTE.v4, pod, port)).unwrap();
+        let counted = traffic::until_counted(3, || Ok(rule.packets()? - before)).unwrap();
+        assert_eq!(counted, 3);
+        // The repeats are told like the first.
+        let events = watch.drops(counted).unwrap();
+        let [event] = events.as_slice() else {
+            panic!("{events:#?}");
+        };
+        assert_eq!(
+            event["inner"],
+            json!({"carrier": "vxlan", "vni": 1, "protocol": "UDP",
+                "source": external(REMOTE.v4.into(), Port::Number(12345)),
+                "destination": vault_0(pod.into(), Port::Number(port))}),
+            "{event:#}",
+        );
+        let hint = event["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains("allow UDP 8472 (VXLAN)"), "{hint}");
+    }
     watch.stop().unwrap();
-    assert_eq!(
-        events[0]["inner"],
-        json!({"carrier": "vxlan", "vni": 1, "protocol": "UDP",
-            "source": external(REMOTE.v4.into(), Port::Number(12345)),
-            "destination": vault_0(pod.into(), Port::Number(PORT))}),
-        "{:#}",
-        events[0]
-    );
-    let hint = events[0]["hint"].as_str().unwrap_or_default();
-    assert!(hint.contains("allow UDP 8472 (VXLAN)"), "{hint}");
 }
 
 /// flannel's port.
 const VXLAN: u16 = 8472;
 
 /// VXLAN's header, Ethernet's, and a datagram from port 12345.
-fn frame(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+fn frame(from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
     let mut bytes = vec![0x08, 0, 0, 0, 0, 0, 1, 0];
     bytes.extend([0; 12]);
     bytes.extend([0x08, 0x00]);
@@ -128,7 +135,7 @@ fn frame(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
     bytes.extend(from.octets());
     bytes.extend(to.octets());
     bytes.extend(12345_u16.to_be_bytes());
-    bytes.extend(PORT.to_be_bytes());
+    bytes.extend(port.to_be_bytes());
     bytes.extend([0, 8, 0, 0]);
     bytes
 }
@@ -231,12 +238,12 @@ impl<'a> Way<'a> {
                 )
             }
         };
-        // `nf_send_unreach6` gives a packet of the host's own the loopback device before it answers it.
-        let interface = match (case.hook, case.family, case.verdict) {
-            (Hook::Output, Family::V6, Verdict::Reject) => "lo",
-            _ => interface,
+        let (input, output) = match case.hook {
+            Hook::Forward => (Some(interface), Some("cni0")),
+            Hook::Input => (Some(interface), None),
+            Hook::Output => (None, Some(interface)),
         };
-        let mut drop = json!({
+        let drop = json!({
             "reason": watch::reason("NETFILTER_DROP"),
             "hook": match case.hook {
                 Hook::Forward => "FORWARD",
@@ -246,6 +253,7 @@ impl<'a> Way<'a> {
             "datapath": "netfilter",
             "interface": interface,
         });
+        let mut drop = through(drop, input, output);
         let answer = match case.verdict {
             Verdict::Reject => Some(Answer::Icmp),
             Verdict::RejectWithReset => Some(Answer::Reset),

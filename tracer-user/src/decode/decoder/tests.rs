@@ -1,6 +1,6 @@
 //! Records as bytes, written out as the kernel program writes them.
 
-use super::super::Process;
+use super::super::{Device, Devices, Process};
 use super::*;
 
 /// A record of a SYN from 10.42.1.7:40000 to 192.168.1.100:6443 that tc dropped on `vethA`.
@@ -103,7 +103,16 @@ fn a_whole_record() {
                 icmp: None,
             }),
             packet: Bytes::from_static(&[0x45, 0, 0]),
-            story: Story::default(),
+            story: Story {
+                devices: Devices {
+                    input: Some(Device {
+                        index: 7,
+                        name: Some("vethA".to_owned()),
+                    }),
+                    output: None,
+                },
+                ..Story::default()
+            },
             inner: None,
         }
     );
@@ -346,6 +355,8 @@ fn its_story_is_told_as_far_as_it_is_known() {
                 name: "kubelet".to_owned(),
             }),
             tracked: None,
+            // The hook alone does not say which of two devices it was at.
+            devices: Devices::default(),
         }
     );
     for (bits, tracked) in [(0b01, Some(true)), (0b10, Some(false)), (0b11, None)] {

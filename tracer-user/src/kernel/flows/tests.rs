@@ -209,3 +209,39 @@ async fn a_flow_leaves_once_it_is_idle_and_what_was_told_of_it_is_kept() {
     assert_eq!(left(&mut flows, Some(2)), 0);
     assert_eq!(heard, Heard::from([(0, 2), (1, 2)]));
 }
+
+#[test]
+fn what_a_packet_carries_its_repeats_carry_too() {
+    for carried in [0, 7] {
+        let mut flows = with(1);
+        let mut first = event(0);
+        first.carried = carried;
+        first.captured = 3;
+        first.packet[..3].copy_from_slice(b"abc");
+        let (key, value) = &mut flows.tables.flows[0];
+        *key = FlowKey::of(&first);
+        value
+            .head
+            .as_mut_bytes()
+            .copy_from_slice(&first.as_bytes()[..HEAD]);
+        let mut told = Vec::new();
+        let mut each = |record: &[u8]| {
+            told.push(DropEvent::read_from_bytes(record).unwrap());
+            true
+        };
+        flows.first(first.as_bytes(), &mut each);
+        go_on(&mut flows);
+        flows.sweep(None, LOOK, &mut each).unwrap();
+        go_on(&mut flows);
+        flows.sweep(None, LOOK, &mut each).unwrap();
+        assert_eq!(told.len(), 3);
+        for repeat in &told[1..] {
+            let remembered = repeat.fields & field::REMEMBERED != 0;
+            assert_eq!(remembered, carried != 0);
+            assert_eq!(
+                &repeat.packet[..usize::from(repeat.captured)],
+                if remembered { &b"abc"[..] } else { b"" }
+            );
+        }
+    }
+}
