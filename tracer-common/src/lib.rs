@@ -25,6 +25,6 @@ pub use event::{ABI, CAPTURE, COMM, DropEvent, IFNAME, MAGIC, RECORD, field};
 pub use flow::{COARSE_NS, FlowKey, FlowValue, GLANCE, Glance, HEAD};
 pub use packet::{Headers, PacketBytes, ethertype, has, parse, parse_into, protocol};
 pub use state::{
-    CpuState, NOTE_RESET, NOTE_VALID_NS, STREAK_NS, Streak, WAKE_EVERY_NS, WALK_BURST,
-    WALK_EVERY_NS,
+    AnswerNote, AnswerNotes, CpuState, NOTE_RESET, NOTE_VALID_NS, STREAK_NS, Streak, WAKE_EVERY_NS,
+    WALK_BURST, WALK_EVERY_NS,
 };

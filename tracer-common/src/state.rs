@@ -8,7 +8,7 @@ use crate::flow::FlowKey;
 /// that went another way, and whose memory has been used again since. A virtual CPU may be held up in between.
 pub const NOTE_VALID_NS: u64 = 250_000_000;
 
-/// In [`CpuState::note_reply`]: the answer is a TCP reset.
+/// In [`AnswerNote::reply`]: the answer is a TCP reset.
 pub const NOTE_RESET: u32 = 1 << 16;
 
 /// The reader is woken at most this often, in nanoseconds, unless the ring fills up.
@@ -22,12 +22,65 @@ pub const WALK_EVERY_NS: u64 = 1_000_000;
 /// So many times in a row, where it did not for a while: flows that begin together all have their story told.
 pub const WALK_BURST: u64 = 64;
 
-/// State of one CPU. The first words are counters, and count packets.
+/// The sender of a packet is being told.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct AnswerNote {
+    /// The packet, by its `sk_buff`'s address; 0 for none.
+    pub skb: u64,
+    /// When, as [`crate::DropEvent::ktime_ns`].
+    pub ktime_ns: u64,
+    /// ICMP type in the lowest byte, code in the next; or [`NOTE_RESET`].
+    pub reply: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The last answers of a CPU. Two: an interrupt may answer another packet between a process's answer and its drop.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct AnswerNotes {
+    last: AnswerNote,
+    before: AnswerNote,
+}
+
+impl AnswerNotes {
+    /// Adds one.
+    #[inline(always)]
+    pub const fn add(&mut self, note: AnswerNote) {
+        if self.last.skb != 0 && self.last.skb != note.skb {
+            self.before = self.last;
+        }
+        self.last = note;
+    }
+
+    /// Takes away the one for this packet.
+    #[inline(always)]
+    pub const fn take(&mut self, skb: u64) -> Option<&AnswerNote> {
+        let note = if self.last.skb == skb {
+            &mut self.last
+        } else if self.before.skb == skb {
+            &mut self.before
+        } else {
+            return None;
+        };
+        note.skb = 0;
+        Some(note)
+    }
+}
+
+/// State of one CPU. What a drop that nobody asked for needs comes first, in one line of the cache.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct CpuState {
-    /// Dropped for a reason nobody asked for.
+    /// Packets dropped for a reason nobody asked for.
     pub ignored: u64,
+    /// Who was answered.
+    pub notes: AnswerNotes,
+    /// Not 0 while a drop is being worked on.
+    pub busy: u32,
+    /// Zero.
+    pub reserved: u32,
     /// First packets of a flow, handed to user space.
     pub recorded: u64,
     /// Further packets of a flow, counted in its entry of the table.
@@ -44,21 +97,13 @@ pub struct CpuState {
     pub nested: u64,
     /// Rejects seen.
     pub rejects: u64,
-    /// The packet that was answered last, by its `sk_buff`'s address; 0 for none.
-    pub note_skb: u64,
-    /// When, as [`crate::DropEvent::ktime_ns`].
-    pub note_ktime_ns: u64,
-    /// ICMP type in the lowest byte, code in the next; or [`NOTE_RESET`].
-    pub note_reply: u32,
-    /// Not 0 while a drop is being worked on.
-    pub busy: u32,
     /// Up to when walks of the stack are used up, as [`crate::DropEvent::ktime_ns`].
     pub walks_ns: u64,
     /// The flow that goes on.
     pub streak: Streak,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 208);
+const _: () = assert!(size_of::<CpuState>() == 240);
 
 /// A streak is looked up in the table this often, in nanoseconds: who takes flows out of the table knows from
 /// their time there which ones no CPU takes for granted.
@@ -86,4 +131,44 @@ pub struct Streak {
     pub since_ns: u64,
     /// How many streaks begin or have begun.
     pub begins: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(skb: u64, reply: u32) -> AnswerNote {
+        AnswerNote {
+            skb,
+            ktime_ns: 1,
+            reply,
+            reserved: 0,
+        }
+    }
+
+    fn take(notes: &mut AnswerNotes, skb: u64) -> Option<u32> {
+        notes.take(skb).map(|note| note.reply)
+    }
+
+    #[test]
+    fn an_answer_in_between_takes_no_other_ones_note() {
+        let mut notes = AnswerNotes::default();
+        notes.add(note(1, 10));
+        notes.add(note(2, 20));
+        assert_eq!(take(&mut notes, 3), None);
+        assert_eq!(take(&mut notes, 2), Some(20));
+        assert_eq!(take(&mut notes, 1), Some(10));
+        assert_eq!(take(&mut notes, 1), None);
+    }
+
+    #[test]
+    fn a_packet_that_is_answered_twice_has_one_note() {
+        let mut notes = AnswerNotes::default();
+        notes.add(note(1, 10));
+        notes.add(note(2, 20));
+        notes.add(note(2, 21));
+        assert_eq!(take(&mut notes, 2), Some(21));
+        assert_eq!(take(&mut notes, 2), None);
+        assert_eq!(take(&mut notes, 1), Some(10));
+    }
 }

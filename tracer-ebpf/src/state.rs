@@ -2,7 +2,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use tracer_common::{CAPTURE, CpuState, DropEvent, FlowKey, FlowValue, Glance, NOTE_VALID_NS};
+use tracer_common::{
+    AnswerNote, CAPTURE, CpuState, DropEvent, FlowKey, FlowValue, Glance, NOTE_VALID_NS,
+};
 
 use crate::clock;
 
@@ -96,30 +98,32 @@ impl This {
     pub(crate) fn note(self, skb: u64, ktime_ns: u64, reply: u32) {
         // SAFETY: see `count`.
         unsafe {
-            (*self.0).note_skb = skb;
-            (*self.0).note_ktime_ns = ktime_ns;
-            (*self.0).note_reply = reply;
+            let notes = &mut (*self.0).notes;
+            notes.add(AnswerNote {
+                skb,
+                ktime_ns,
+                reply,
+                reserved: 0,
+            });
         }
     }
 
-    /// Takes away the note for this packet, if the last one was for it.
+    /// Takes away the note for this packet, if one of the last was for it.
     ///
     /// Also for drops nobody asked for: the memory of a packet is soon another packet's.
     #[inline(always)]
     pub(crate) fn take_note(self, skb: u64) -> Note {
         // SAFETY: see `count`.
-        unsafe {
-            if (*self.0).note_skb != skb {
-                return Note {
-                    ktime_ns: 0,
-                    reply: 0,
-                };
-            }
-            (*self.0).note_skb = 0;
-            Note {
-                ktime_ns: (*self.0).note_ktime_ns,
-                reply: (*self.0).note_reply,
-            }
+        let notes = unsafe { &mut (*self.0).notes };
+        match notes.take(skb) {
+            Some(note) => Note {
+                ktime_ns: note.ktime_ns,
+                reply: note.reply,
+            },
+            None => Note {
+                ktime_ns: 0,
+                reply: 0,
+            },
         }
     }
 }
@@ -133,7 +137,7 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// [`CpuState::note_reply`], if there is a note, fresh enough to be about the packet that is being dropped.
+    /// [`AnswerNote::reply`], if there is a note, fresh enough to be about the packet that is being dropped.
     #[inline(always)]
     pub(crate) fn reply(self) -> Option<u32> {
         if self.ktime_ns == 0 {
