@@ -12,6 +12,7 @@ pub mod correlate;
 pub mod curable;
 pub mod cure;
 pub mod decode;
+pub mod enforcer;
 pub mod enrich;
 pub mod explain;
 pub mod filter;

@@ -336,6 +336,15 @@ pub struct DropInfo {
     /// The programs that stand at the tc hook where it was dropped, in the order they are asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<ProgramInfo>,
+    /// Whose rules dropped it, where what stands at the hook leaves one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcer: Option<String>,
+    /// Whose rules may have dropped it, where more than one is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<String>,
+    /// What says whose it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
     /// The interface it was at, or, where it was not at one yet, the one its route leads to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,

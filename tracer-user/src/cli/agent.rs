@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BPFFS, CaptureArgs, Common, Error, cluster, settings};
 use crate::filter::Filter;
 use crate::http::{self, Health};
-use crate::kernel::{self, Capture, Clock, DeviceNames, Pin, TcPrograms};
+use crate::kernel::{self, Capture, Clock, DeviceNames, Pin, Rulesets, TcPrograms};
 use crate::pipeline::{self, Inbox, Ledger, Losses, Outlet, Past, Sizes, Stages};
 use crate::sink::Sink;
 use crate::sink::events::{Events, events};
@@ -259,6 +259,7 @@ pub(super) fn run(args: &AgentArgs, common: &Common) -> Result<ExitCode, Error> 
             clock: Clock::new(),
             tc: TcPrograms::new(args.bpffs()),
             devices: DeviceNames::new(),
+            rulesets: Rulesets::new(),
             attributor: attribution.attributor,
             following: attribution.following,
             ledger,

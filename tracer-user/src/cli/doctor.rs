@@ -98,6 +98,7 @@ fn report(common: &Common) -> Result<Report, Error> {
         check("conntrack", false, &probe.conntrack),
         check("packet pages", false, &probe.pages),
         check("tcx", false, &probe.tcx),
+        check("firewall rules", false, &probe.rules),
         check("bpffs", false, &probe.bpffs),
     ];
     checks.push(match host::addresses() {

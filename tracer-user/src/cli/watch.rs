@@ -18,7 +18,7 @@ use super::{BPFFS, CaptureArgs, Common, Error, cluster, color, filters, settings
 use crate::attribute::Attributor;
 use crate::filter::Filter;
 use crate::http::State;
-use crate::kernel::{Capture, Clock, DeviceNames, TcPrograms};
+use crate::kernel::{Capture, Clock, DeviceNames, Rulesets, TcPrograms};
 use crate::pipeline::{self, Inbox, Losses, Outcome, Outlet, Stages};
 use crate::record::Drop;
 use crate::sink::{Compact, Json, Pcapng, Sink, Wide};
@@ -195,6 +195,7 @@ fn live(args: &WatchArgs, common: &Common, filter: Filter) -> Result<ExitCode, E
             clock: Clock::new(),
             tc: TcPrograms::new(Path::new(BPFFS)),
             devices: DeviceNames::new(),
+            rulesets: Rulesets::new(),
             attributor: attribution.attributor,
             following: attribution.following,
             ledger: None,

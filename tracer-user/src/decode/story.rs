@@ -41,7 +41,7 @@ pub struct Chain {
 }
 
 /// Where on a packet's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Point {
     /// At the device, before everything else.
     Ingress,

@@ -3,9 +3,13 @@
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// What a running capture goes on needing: reading its maps (kernels before 5.19 ask for it at each
-/// call where `kernel.unprivileged_bpf_disabled` is set), and names of the functions of modules that come
-/// later (`kernel.kptr_restrict`).
-const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_SYSLOG];
+/// call where `kernel.unprivileged_bpf_disabled` is set), names of the functions of modules that come
+/// later (`kernel.kptr_restrict`), and the rules that packets fall by, which change.
+const KEPT: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_SYSLOG,
+    Capability::CAP_NET_ADMIN,
+];
 
 /// Gives up every capability of this thread, and of those it starts from now on, that a running capture
 /// does not need. Returns what is left, by name.

@@ -1,5 +1,6 @@
 //! What this kernel offers: the facts behind `tracer doctor`. Loads nothing, changes nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use super::btf::Btf;
 use super::layout::{has_reason, layout};
 use super::load::{KERNEL_BTF, describe_conntrack, reason_names};
 use super::pages;
+use super::rulesets::{droppers, unread};
 use super::symbols::{LiveSymbols, existing};
 
 /// Capabilities that loading and reading need, and since when they are apart from `CAP_SYS_ADMIN`
@@ -70,6 +72,8 @@ pub struct Probe {
     pub pages: Finding,
     /// tcx, whose programs are told by name.
     pub tcx: Finding,
+    /// Rules that packets can fall by.
+    pub rules: Finding,
     /// Names of kernel functions.
     pub symbols: Finding,
     /// Where maps and programs can be pinned.
@@ -141,6 +145,7 @@ pub fn probe(btf: Option<&Path>) -> Probe {
         conntrack: conntrack(kernel),
         pages: pages(kernel),
         tcx: tcx(kernel),
+        rules: rules(),
         symbols: symbols(),
         bpffs: bpffs(),
     }
@@ -304,6 +309,27 @@ fn tcx(kernel: Option<&Btf<'_>>) -> Finding {
         })
     } else {
         Finding::no("no tcx (since Linux 6.6): only clsact's programs, which are told by name")
+    }
+}
+
+fn rules() -> Finding {
+    match droppers() {
+        Ok(droppers) => {
+            let owners: BTreeSet<_> = droppers
+                .iter()
+                .map(|dropper| dropper.owner.as_str())
+                .collect();
+            let owners: Vec<_> = owners.into_iter().collect();
+            Finding::yes(if owners.is_empty() {
+                "no rule of iptables or nftables drops anything here".to_owned()
+            } else {
+                format!("rules that drop here are those of {}", owners.join(", "))
+            })
+        }
+        Err(error) => Finding::no(format!(
+            "whose rules drop packets is not told: {}",
+            unread(&error)
+        )),
     }
 }
 

@@ -32,7 +32,8 @@ use waiting::{Held, Released};
 
 use crate::attribute::Attributor;
 use crate::decode::{DecodeError, Decoder, RawDrop};
-use crate::kernel::{Capture, Clock, DeviceNames, Marks, TcPrograms};
+use crate::enforcer;
+use crate::kernel::{Capture, Clock, DeviceNames, Marks, Rulesets, TcPrograms};
 use crate::record::Drop;
 
 /// What was lost between kernel and sinks, beside what the kernel side counts itself.
@@ -81,6 +82,8 @@ pub struct Stages {
     pub tc: TcPrograms,
     /// Names of devices that a packet has left.
     pub devices: DeviceNames,
+    /// Whose rules there are where a packet was dropped.
+    pub rulesets: Rulesets,
     /// Where the cluster changes while drops come in: how.
     pub following: Option<Following>,
     /// Where what was told is kept, if it is.
@@ -352,6 +355,8 @@ fn tell(
 ) -> std::io::Result<bool> {
     stages.attributor.correlate(&mut drop);
     drop.drop.programs = stages.tc.at(raw);
+    let enforced = enforcer::judge(raw, &drop.drop.programs, stages.rulesets.at(raw));
+    enforced.tell(&mut drop.drop);
     if let Some(input) = &raw.story.devices.input
         && input.name.is_none()
     {

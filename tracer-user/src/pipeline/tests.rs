@@ -111,6 +111,7 @@ impl Line {
                 attributor: Attributor::new("node-a".into(), None),
                 tc: TcPrograms::new("/nonexistent".as_ref()),
                 devices: DeviceNames::new(),
+                rulesets: Rulesets::new(),
                 sizes: Arc::default(),
                 following: None,
                 ledger: None,

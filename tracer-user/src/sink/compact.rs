@@ -100,8 +100,8 @@ impl<W: Write + Send> Sink for Compact<W> {
         }
         self.out.write_all(b"\n")?;
         let carried = drop.inner.as_deref().map(text::inner);
-        let datapath = text::datapath(drop);
-        for note in datapath.iter().chain(&carried).chain(&drop.notes) {
+        let enforcer = text::enforcer(drop);
+        for note in enforcer.iter().chain(&carried).chain(&drop.notes) {
             let dim = text::DIM;
             writeln!(self.out, "             {dim}· {note}{dim:#}")?;
         }

@@ -107,20 +107,24 @@ fn compact_says_what_a_packet_carries() {
 }
 
 #[test]
-fn the_datapath_is_named_by_its_programs() {
+fn whose_rules_dropped_it_is_named_with_what_says_so() {
     let mut drop = probe();
-    let mut named = |name: &str| {
-        let name = Some(name.to_owned());
-        drop.drop.programs = vec![ProgramInfo { id: 7, name }];
-        compact(&drop, 200)
-    };
-    let text = named("cali_tc_main");
+    assert!(!compact(&drop, 200).contains("dropped by"));
+    drop.drop.candidates = vec!["kube-router".to_owned(), "ufw".to_owned()];
+    let text = compact(&drop, 200);
     assert!(
-        text.ends_with("· dropped by Calico: tc egress (cali_tc_main)\n"),
+        text.ends_with("· dropped by one of kube-router, ufw\n"),
         "{text}"
     );
-    assert!(named("cil_to_container").contains("by Cilium"));
-    assert!(!named("mine").contains("dropped by"));
+    drop.drop.enforcer = Some("calico-ebpf".to_owned());
+    drop.drop.evidence = vec!["program cali_tc_main".to_owned()];
+    let text = compact(&drop, 200);
+    assert!(
+        text.ends_with("· dropped by calico-ebpf (program cali_tc_main)\n"),
+        "{text}"
+    );
+    let name = Some("mine".to_owned());
+    drop.drop.programs = vec![ProgramInfo { id: 7, name }];
     let text = written(
         |out, drop| Wide::new(out).accept(drop, None).unwrap(),
         &drop,

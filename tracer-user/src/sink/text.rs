@@ -83,16 +83,19 @@ fn names(drop: &Drop) -> impl Iterator<Item = &str> {
     programs.filter_map(|program| program.name.as_deref())
 }
 
-/// Whose programs dropped it, where their names say: `dropped by Calico: tc ingress (cali_tc_main)`.
-pub(super) fn datapath(drop: &Drop) -> Option<String> {
-    // As the projects name them: <https://github.com/projectcalico/calico/tree/v3.30.0/felix/bpf-gpl>,
-    // <https://github.com/cilium/cilium/tree/v1.18.0/bpf>.
-    let whose = names(drop).find_map(|name| match name {
-        name if name.starts_with("cali") => Some("Calico"),
-        name if name.starts_with("cil_") => Some("Cilium"),
-        _ => None,
-    })?;
-    Some(format!("dropped by {whose}: {}", hook(drop)?))
+/// Whose rules dropped it, and what says so: `dropped by kube-router (chains KUBE-POD-FW-*; it rejects by ICMP)`.
+pub(super) fn enforcer(drop: &Drop) -> Option<String> {
+    let details = &drop.drop;
+    if let Some(enforcer) = &details.enforcer {
+        let evidence = details.evidence.join("; ");
+        return Some(if evidence.is_empty() {
+            format!("dropped by {enforcer}")
+        } else {
+            format!("dropped by {enforcer} ({evidence})")
+        });
+    }
+    let candidates = &details.candidates;
+    (!candidates.is_empty()).then(|| format!("dropped by one of {}", candidates.join(", ")))
 }
 
 /// What a packet carries: `carries vault/vault-0 → 10.43.0.10:53 UDP (VXLAN 1)`.

@@ -360,6 +360,12 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
         });
         let mut drop = through(drop, Some(input), output);
         answer(&mut drop);
+        drop["enforcer"] = json!("kube-router");
+        drop["evidence"] = if told {
+            json!(["chains KUBE-POD-FW-*", "it rejects by ICMP"])
+        } else {
+            json!(["chains KUBE-POD-FW-*"])
+        };
         drop
     };
     let refused = |otherwise: &'static str| {

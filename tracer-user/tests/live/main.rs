@@ -11,3 +11,4 @@ mod privilege;
 mod restart;
 mod rules;
 mod watch;
+mod whose;

@@ -17,10 +17,10 @@ use crate::watch;
 /// `nobody`, who owns nothing here.
 const NOBODY: u32 = 65534;
 /// As the DaemonSet grants them.
-const GRANTED: &str = "-all,+bpf,+perfmon,+syslog";
-/// Of these, what it keeps once it runs: `CAP_SYSLOG` (34) and `CAP_BPF` (39).
+const GRANTED: &str = "-all,+bpf,+perfmon,+net_admin,+syslog";
+/// Of these, what it keeps once it runs: `CAP_NET_ADMIN` (12), `CAP_SYSLOG` (34) and `CAP_BPF` (39).
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/capability.h>
-const KEPT: u64 = 1 << 34 | 1 << 39;
+const KEPT: u64 = 1 << 12 | 1 << 34 | 1 << 39;
 const PACKETS: u64 = 5;
 const PORT: u16 = 8200;
 
@@ -40,7 +40,7 @@ fn limited(user: &[&str], program: OsString) -> Vec<OsString> {
 }
 
 #[test]
-fn an_ordinary_user_with_three_capabilities_captures_and_gives_up_one() {
+fn an_ordinary_user_with_four_capabilities_captures_and_gives_up_one() {
     let Some(lab) = watch::lab(Wiring::Bridge) else {
         return;
     };
