@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Result;
 use lab::plan::NODE;
 use lab::{Family, Lab, Wiring, traffic};
 use serde_json::{Value, json};
@@ -81,7 +82,7 @@ fn rules_are_told_apart_by_whose_they_are() {
         lab.node()
             .run_with_input(program, arguments, shape.rules)
             .unwrap();
-        let drop = dropped(&lab);
+        let drop = dropped(&lab).unwrap();
         assert_eq!(drop["enforcer"], shape.enforcer, "{program}: {drop:#}");
         let evidence = drop["evidence"].as_array().unwrap();
         assert!(
@@ -102,7 +103,7 @@ fn where_two_may_have_been_it_both_are_named() {
             .run_with_input("nft", &["-f", "-"], shape.rules)
             .unwrap();
     }
-    let drop = dropped(&lab);
+    let drop = dropped(&lab).unwrap();
     assert_eq!(drop["enforcer"], Value::Null, "{drop:#}");
     assert_eq!(
         drop["candidates"],
@@ -112,11 +113,11 @@ fn where_two_may_have_been_it_both_are_named() {
 }
 
 /// What is told of a datagram from a pod to its node.
-fn dropped(lab: &Lab) -> Value {
-    let watch = Watch::start(lab, Family::V4).unwrap();
+fn dropped(lab: &Lab) -> Result<Value> {
+    let watch = Watch::start(lab, Family::V4)?;
     let to = SocketAddr::new(NODE.v4.into(), PORT);
-    traffic::udp_send(lab.pod("vault-0").netns(), to, 1, b"lab").unwrap();
-    let events = watch.drops(1).unwrap();
-    watch.stop().unwrap();
-    events[0]["drop"].clone()
+    traffic::udp_send(lab.pod("vault-0").netns(), to, 1, b"lab")?;
+    let events = watch.drops(1)?;
+    watch.stop()?;
+    Ok(events[0]["drop"].clone())
 }
