@@ -99,6 +99,10 @@ struct CaptureArgs {
     /// What finds no room is counted by its reason alone. An entry takes 300 bytes of the kernel's memory.
     #[arg(long, value_name = "N", env = "TRACER_FLOWS", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     flows: u32,
+    /// How long a flow without packets takes a place among these, such as 5m: from 1s on. Where they are nearly
+    /// all taken, that is 5s at most.
+    #[arg(long, value_name = "DURATION", env = "TRACER_IDLE", default_value = "1m", value_parser = idle, hide_short_help = true)]
+    idle: Duration,
     /// How often further packets of a flow are told, such as 1s.
     #[arg(long, value_name = "DURATION", env = "TRACER_FOLD", default_value = "1s", value_parser = watch::duration, hide_short_help = true)]
     fold: Duration,
@@ -111,7 +115,7 @@ struct CaptureArgs {
 impl CaptureArgs {
     /// Whether they were given, and not only by default.
     fn given(matches: &ArgMatches) -> bool {
-        ["reasons", "flows", "fold", "ring_bytes"]
+        ["reasons", "flows", "idle", "fold", "ring_bytes"]
             .iter()
             .any(|name| matches.value_source(name) != Some(clap::parser::ValueSource::DefaultValue))
     }
@@ -121,6 +125,7 @@ impl CaptureArgs {
         kernel::Options {
             reasons: self.reasons(),
             flows: self.flows,
+            idle: self.idle,
             fold_every: self.fold,
             ring_bytes: self.ring_bytes,
             btf: common.btf.clone(),
@@ -132,6 +137,15 @@ impl CaptureArgs {
         let Ok(reasons) = self.reasons.parse();
         reasons
     }
+}
+
+/// Shorter, and a flow would leave between two of its packets.
+fn idle(text: &str) -> Result<Duration, String> {
+    watch::duration(text).and_then(|idle| {
+        (idle >= Duration::from_secs(1))
+            .then_some(idle)
+            .ok_or_else(|| "expected 1s or longer".to_owned())
+    })
 }
 
 #[derive(Debug, Subcommand)]

@@ -16,9 +16,7 @@ use super::error::Error;
 use super::pin::{MarkSet, Told as Mark};
 use super::table::{KernelTables, Tables};
 
-/// A flow without packets for this long is taken out of the table.
-const IDLE: Duration = Duration::from_mins(1);
-/// The same where the table is nearly full.
+/// A flow without packets for this long is taken out of the table where that is nearly full, whatever is set.
 const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(5);
 /// Nearly full: so many of ten entries are taken.
 const PRESSURE_TENTHS: usize = 9;
@@ -31,6 +29,8 @@ const PRESSURE_TENTHS: usize = 9;
 pub(super) struct Flows<T = KernelTables> {
     tables: T,
     capacity: usize,
+    /// A flow without packets for this long is taken out of the table.
+    idle: Duration,
     /// Flows in the table, as of the last look, for others to read.
     entries: Arc<AtomicUsize>,
     told: HashMap<FlowKey, Told>,
@@ -107,16 +107,19 @@ pub(super) struct Look {
 }
 
 impl<T: Tables> Flows<T> {
-    /// `entries` is told how full the table is; `marks`: what another process told of these tables.
+    /// A flow without packets for `idle` leaves the table; `entries` is told how full that is; `marks`: what
+    /// another process told of these tables.
     pub(super) fn new(
         tables: T,
         capacity: u32,
+        idle: Duration,
         entries: Arc<AtomicUsize>,
         marks: Option<&MarkSet>,
     ) -> Result<Self, Error> {
         let mut flows = Self {
             tables,
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            idle,
             entries,
             // At once, so that records are taken without allocating.
             told: HashMap::with_capacity(usize::try_from(capacity).unwrap_or(0)),
@@ -231,7 +234,8 @@ impl<T: Tables> Flows<T> {
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
         let news = counted != Some(self.seen) || self.owing || self.behind;
-        let aging = self.aged.elapsed() >= IDLE_UNDER_PRESSURE;
+        let under_pressure = self.idle.min(IDLE_UNDER_PRESSURE);
+        let aging = self.aged.elapsed() >= under_pressure;
         if !news && !aging {
             return Ok(());
         }
@@ -254,7 +258,7 @@ impl<T: Tables> Flows<T> {
         if aging {
             self.aged = Instant::now();
             let full = pass.entries * 10 >= self.capacity * PRESSURE_TENTHS;
-            let limit = if full { IDLE_UNDER_PRESSURE } else { IDLE };
+            let limit = if full { under_pressure } else { self.idle };
             let idle = pass.idle.into_iter().filter(|(_, idle)| *idle >= limit);
             self.take(&idle.map(|(key, _)| key).collect(), each)?;
         }

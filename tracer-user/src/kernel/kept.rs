@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::Error;
 use super::flows::{Flows, Look};
@@ -92,7 +93,9 @@ pub(super) fn keep(
             path,
             flows: Flows::new(
                 KernelTables::new(maps.flows, maps.overflow, States::new(maps.state)?)?,
+                // Full from the start: its flows leave as under pressure.
                 0,
+                Duration::MAX,
                 Arc::default(),
                 marks,
             )?,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::FdLink;
-use tracer_common::{ABSENT, Config, feature};
+use tracer_common::{ABSENT, Config, STREAK_NS, feature};
 use tracing::level_filters::LevelFilter;
 
 use super::answers;
@@ -34,6 +34,11 @@ use crate::decode::{Decoder, PLACES, Resolve};
 /// Where the running kernel describes its types.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// Least time without packets after which a flow leaves the table: long after any CPU counts packets of it
+/// beside the table.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+const _: () = assert!(MIN_IDLE.as_nanos() >= 10 * STREAK_NS as u128);
+
 /// What to capture, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -43,6 +48,9 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Flows that are kept apart at a time; 1 to a million.
     pub flows: u32,
+    /// How long a flow without packets is kept in the table, in which it takes a place; from a second on. Where
+    /// the table is nearly full, that is five seconds at most.
+    pub idle: Duration,
     /// How often repeats of a flow are told.
     pub fold_every: Duration,
     /// Where programs and counts stay when the process ends; nowhere by default.
@@ -69,6 +77,7 @@ impl Default for Options {
             ring_bytes: 1 << 20,
             // 5 MB of the kernel's memory.
             flows: 16_384,
+            idle: Duration::from_mins(1),
             fold_every: Duration::from_secs(1),
             pin: None,
             marks: None,
@@ -234,6 +243,7 @@ impl Capture {
             flows: Flows::new(
                 KernelTables::new(maps.flows, maps.overflow, states)?,
                 options.flows,
+                options.idle.max(MIN_IDLE),
                 entries,
                 marks,
             )?,

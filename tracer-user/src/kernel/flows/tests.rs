@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+const IDLE: Duration = Duration::from_mins(1);
+
 /// Tables that hand out their flows in the same order each time, as the kernel's do.
 #[derive(Default)]
 struct Fake {
@@ -60,7 +62,7 @@ fn with(flows: u16) -> Flows<Fake> {
         flows: flows.collect(),
         ..Fake::default()
     };
-    Flows::new(fake, 100, Arc::default(), None).unwrap()
+    Flows::new(fake, 100, IDLE, Arc::default(), None).unwrap()
 }
 
 /// Counts another packet of each flow.
@@ -244,4 +246,24 @@ fn what_a_packet_carries_its_repeats_carry_too() {
             );
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_leaves_as_soon_as_it_was_idle_for_as_long_as_is_set() {
+    let mut flows = with(2);
+    flows.idle = Duration::from_secs(2);
+    let mut heard = Heard::new();
+    let marked = |now_ns| Look {
+        now_ns,
+        kept_marks: Some(1),
+        ..LOOK
+    };
+    sweep(&mut flows, &mut heard, 10, marked(0));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    sweep(&mut flows, &mut heard, 10, marked(1_999_999_999));
+    assert_eq!(flows.tables.flows.len(), 2);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    sweep(&mut flows, &mut heard, 10, marked(2_000_000_000));
+    assert_eq!(flows.tables.flows.len(), 0);
+    assert_eq!(heard, Heard::from([(0, 1), (1, 1)]));
 }
