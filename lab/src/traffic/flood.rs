@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::netns::Netns;
 
@@ -23,7 +23,7 @@ pub enum Until {
 /// What a flood was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flooded {
-    /// Handed to the kernel; each was a packet.
+    /// Handed to the kernel; each was a packet, dropped by the sender's own kernel or not.
     pub packets: u64,
     /// From the first to the last.
     pub took: Duration,
@@ -40,7 +40,7 @@ impl Flooded {
 
 /// Sends datagrams of one byte from one socket to each destination in turn, over and over.
 ///
-/// Fails where the sender's own kernel refuses a packet: use a rule that drops elsewhere.
+/// Where a rule of the sender's own kernel drops them, each takes a system call by itself.
 pub fn udp_flood(from: &Netns, to: &[SocketAddrV4], until: Until) -> Result<Flooded> {
     ensure!(!to.is_empty(), "a flood needs a destination");
     from.enter(|| {
@@ -117,7 +117,7 @@ impl Messages {
         }
     }
 
-    /// Sends the next batch, at most `most`; returns how many went.
+    /// Sends the next batch, at most `most`; returns how many became packets.
     fn send(&mut self, socket: &UdpSocket, most: usize) -> Result<usize> {
         let end = self.headers.len().min(self.next + BATCH.min(most));
         let batch = &mut self.headers[self.next..end];
@@ -125,10 +125,19 @@ impl Messages {
         // SAFETY: the headers, and the addresses and the payload they point to, live in `self`, which
         // neither moves them nor lends them to anyone else; the kernel keeps none of it.
         let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), batch.as_mut_ptr(), length, 0) };
-        let Ok(sent) = usize::try_from(sent) else {
-            bail!("cannot send: {}", std::io::Error::last_os_error());
+        let sent = match usize::try_from(sent) {
+            Ok(sent) => sent,
+            Err(_) => dropped_here().context("cannot send")?,
         };
         self.next = (self.next + sent) % self.headers.len();
         Ok(sent)
+    }
+}
+
+/// How many packets a call that failed has made: one, where the kernel dropped it on its way out.
+fn dropped_here() -> std::io::Result<usize> {
+    match std::io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::EPERM) => Ok(1),
+        error => Err(error),
     }
 }

@@ -7,6 +7,7 @@ mod end;
 mod enforcers;
 mod exact;
 mod expect;
+mod floods;
 mod privilege;
 mod restart;
 mod rules;

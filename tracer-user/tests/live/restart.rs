@@ -36,7 +36,7 @@ impl Pins {
         self.bpffs.path().join("tracer")
     }
 
-    fn start<'lab>(&self, lab: &'lab Lab, more: &[&str]) -> Result<Agent<'lab>> {
+    pub(crate) fn start<'lab>(&self, lab: &'lab Lab, more: &[&str]) -> Result<Agent<'lab>> {
         let path = self.path();
         let path = path.to_str().context("a path of our own")?;
         Agent::start_in(lab, Arc::clone(&self.folder), path, more)
