@@ -98,7 +98,7 @@ pub struct DropEvent {
     pub reply_code: u8,
     /// Zero.
     pub reserved: u16,
-    /// What the packet carries, see [`crate::carried`]; 0 for nothing.
+    /// What the packet carries, see [`crate::carried()`]; 0 for nothing.
     pub carried: u32,
     /// What the packet's headers say.
     pub headers: Headers,
