@@ -37,25 +37,19 @@ pub(crate) fn pod(index: usize) -> Pod {
         ("pod-template-hash", format!("{:08x}", index / 10)),
     ];
     Pod {
-        id: ObjectRef::new(namespace(index % NAMESPACES), format!("pod-{index}")),
-        uid: None,
         labels: labels.map(|(k, v)| (k.to_owned(), v)).into(),
         ips: vec![IpAddr::from([10, 42, octet(index / 256), octet(index)])],
         node: Some(format!("node-{}", index % 100)),
-        host_network: false,
         phase: Phase::Running,
         ports: vec![ContainerPort {
             name: Some("http".into()),
             port: 8080,
             protocol: Protocol::Tcp,
         }],
-        probes: Vec::new(),
-        workload: None,
-        mounts_api_token: false,
-        started: None,
-        ready: None,
-        scrape_port: None,
-        host_ips: Vec::new(),
+        ..Pod::named(ObjectRef::new(
+            namespace(index % NAMESPACES),
+            format!("pod-{index}"),
+        ))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::Cluster;
-use crate::model::{ContainerPort, Labels, ObjectRef, Phase, Pod, Protocol};
+use crate::model::{ContainerPort, Labels, ObjectRef, Pod, Protocol};
 use crate::policy::{Direction, Peer};
 
 /// Whether the cluster's own parts are among the objects.
@@ -52,21 +52,9 @@ pub(super) fn with_dns(cluster: &Cluster) -> (Cluster, ObjectRef) {
         protocol,
     };
     cluster.apply_pod(Pod {
-        id: id.clone(),
-        uid: None,
         labels: Labels::from([("k8s-app".to_owned(), "kube-dns".to_owned())]),
-        ips: Vec::new(),
-        node: None,
-        host_network: false,
-        phase: Phase::Unknown,
         ports: vec![port(Protocol::Udp), port(Protocol::Tcp)],
-        probes: Vec::new(),
-        workload: None,
-        mounts_api_token: false,
-        started: None,
-        ready: None,
-        scrape_port: None,
-        host_ips: Vec::new(),
+        ..Pod::named(id.clone())
     });
     (cluster, id)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::reach::Reach;
 use super::{Finding, Rule, presumed, rules};
 use crate::cluster::Cluster;
-use crate::model::{Labels, ObjectRef, Phase, Pod, Protocol};
+use crate::model::{Labels, ObjectRef, Pod, Protocol};
 use crate::policy::{Direction, Peer, Policy};
 
 /// In manifests only: a cluster's policy without pods has nobody to harm.
@@ -108,23 +108,10 @@ fn pod_of(policy: &Policy) -> Pod {
         }
     }
     Pod {
-        id: ObjectRef::new(
+        labels,
+        ..Pod::named(ObjectRef::new(
             policy.id.namespace().unwrap_or_default(),
             format!("of policy {}", policy.id.name()),
-        ),
-        uid: None,
-        labels,
-        ips: Vec::new(),
-        node: None,
-        host_ips: Vec::new(),
-        host_network: false,
-        phase: Phase::Unknown,
-        ports: Vec::new(),
-        probes: Vec::new(),
-        workload: None,
-        mounts_api_token: false,
-        started: None,
-        ready: None,
-        scrape_port: None,
+        ))
     }
 }

@@ -43,6 +43,29 @@ pub struct Pod {
     pub scrape_port: Option<u16>,
 }
 
+impl Pod {
+    /// A pod of which nothing is known but its name.
+    pub const fn named(id: ObjectRef) -> Self {
+        Self {
+            id,
+            uid: None,
+            labels: Labels::new(),
+            ips: Vec::new(),
+            node: None,
+            host_ips: Vec::new(),
+            host_network: false,
+            phase: Phase::Unknown,
+            ports: Vec::new(),
+            probes: Vec::new(),
+            workload: None,
+            mounts_api_token: false,
+            started: None,
+            ready: None,
+            scrape_port: None,
+        }
+    }
+}
+
 /// `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Phase {

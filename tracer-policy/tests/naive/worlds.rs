@@ -195,8 +195,6 @@ fn pod(index: u8) -> impl Strategy<Value = Pod> {
     });
     (0..NAMESPACES.len(), labels(), vec(port, 0..3)).prop_map(move |(namespace, labels, ports)| {
         Pod {
-            id: ObjectRef::new(NAMESPACES[namespace], format!("pod-{index}")),
-            uid: None,
             labels,
             ips: vec![IpAddr::from([
                 10,
@@ -204,17 +202,12 @@ fn pod(index: u8) -> impl Strategy<Value = Pod> {
                 u8::try_from(namespace).unwrap(),
                 index,
             ])],
-            node: None,
-            host_network: false,
             phase: Phase::Running,
             ports,
-            probes: Vec::new(),
-            workload: None,
-            mounts_api_token: false,
-            started: None,
-            ready: None,
-            scrape_port: None,
-            host_ips: Vec::new(),
+            ..Pod::named(ObjectRef::new(
+                NAMESPACES[namespace],
+                format!("pod-{index}"),
+            ))
         }
     })
 }

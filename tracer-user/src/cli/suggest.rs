@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args};
-use tracer_policy::{CiliumPolicy, Cluster, Flow, Refusal, Suggestion, suggest};
+use tracer_policy::{CiliumPolicy, Cluster, Refusal, Suggestion, suggest};
 
 use super::agent_stream::{self, Asked, Tail};
 use super::ends::FlowArgs;
@@ -16,6 +16,7 @@ use super::input::Recorded;
 use super::watch::duration;
 use super::{Common, Error, cluster, color, filters};
 use crate::curable;
+use crate::cure::{self, Flows};
 use crate::filter::Filter;
 use crate::record::Drop;
 use crate::stream::DEFAULT_SOCKET;
@@ -75,20 +76,17 @@ pub(super) fn run(
     let mut loaded = cluster::required(common, "suggest")?;
     args.profile.apply(&mut loaded.cluster);
     let namespace = common.namespace.as_deref();
-    let flows = match args.flow.resolve(namespace).map_err(Error::Usage)? {
+    let advice = match args.flow.resolve(namespace).map_err(Error::Usage)? {
         Some(flow) => {
             check_pods(&loaded.cluster, &flow).map_err(Error::Usage)?;
-            vec![flow]
+            suggest(&loaded.cluster, &[flow])
         }
         None => {
-            // What a dataplane lets through whatever policies say, it did not let through here.
-            let strict = loaded.cluster.profile().without_exemptions();
-            loaded.cluster.set_profile(Some(strict));
             let filter = filters::resolve(matches, namespace)?;
-            dropped(args, &filter, &loaded.cluster)?
+            let flows = dropped(args, &filter, &loaded.cluster)?;
+            cure::advise(&mut loaded.cluster, &flows)
         }
     };
-    let advice = suggest(&loaded.cluster, &flows);
     let mut out = anstream::stdout();
     let objects = advice.suggestions.iter().map(Suggestion::to_yaml);
     let ciliums = advice.cilium_policies();
@@ -113,7 +111,7 @@ pub(super) fn run(
 }
 
 /// The flows of recorded or of the agent's drops, each once; what no policy can cure is said.
-fn dropped(args: &SuggestArgs, filter: &Filter, cluster: &Cluster) -> Result<Vec<Flow>, Error> {
+fn dropped(args: &SuggestArgs, filter: &Filter, cluster: &Cluster) -> Result<Flows, Error> {
     let mut wanted = Wanted::new(cluster);
     if let Some(path) = &args.input {
         for drop in Recorded::open(path)? {
@@ -160,12 +158,11 @@ fn dropped(args: &SuggestArgs, filter: &Filter, cluster: &Cluster) -> Result<Vec
     Ok(wanted.flows)
 }
 
-/// What is wanted, in the order it was first seen.
+/// What is wanted.
 struct Wanted<'a> {
     cluster: &'a Cluster,
     drops: usize,
-    flows: Vec<Flow>,
-    seen: HashSet<Flow>,
+    flows: Flows,
     refused: HashSet<curable::Incurable>,
 }
 
@@ -174,8 +171,7 @@ impl<'a> Wanted<'a> {
         Self {
             cluster,
             drops: 0,
-            flows: Vec::new(),
-            seen: HashSet::new(),
+            flows: Flows::default(),
             refused: HashSet::new(),
         }
     }
@@ -184,9 +180,7 @@ impl<'a> Wanted<'a> {
         self.drops += 1;
         match curable::flow(drop, self.cluster) {
             Ok(flow) => {
-                if self.seen.insert(flow.clone()) {
-                    self.flows.push(flow);
-                }
+                self.flows.add(flow, usize::MAX);
             }
             Err(incurable) => {
                 if !self.refused.contains(&incurable) {
