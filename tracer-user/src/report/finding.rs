@@ -137,17 +137,17 @@ impl Finding {
         if let Some(probe) = &drop.probe {
             self.probes.add(Probe::of(probe), packets);
         }
-        let carried = drop.inner.as_deref().map(text::inner);
         for (words, few) in [
             (drop.symptom.as_deref(), &mut self.symptoms as &mut dyn Take),
             (drop.hint.as_deref(), &mut self.hints),
-            (carried.as_deref(), &mut self.notes),
         ] {
             if let Some(words) = words {
                 few.take(words, packets);
             }
         }
-        for note in &drop.notes {
+        let enforcer = text::enforcer(drop);
+        let carried = drop.inner.as_deref().map(text::inner);
+        for note in enforcer.iter().chain(&carried).chain(&drop.notes) {
             self.notes.take(note, packets);
         }
     }

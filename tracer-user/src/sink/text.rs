@@ -84,7 +84,7 @@ fn names(drop: &Drop) -> impl Iterator<Item = &str> {
 }
 
 /// Whose rules dropped it, and what says so: `dropped by kube-router (chains KUBE-POD-FW-*; it rejects by ICMP)`.
-pub(super) fn enforcer(drop: &Drop) -> Option<String> {
+pub(crate) fn enforcer(drop: &Drop) -> Option<String> {
     let details = &drop.drop;
     if let Some(enforcer) = &details.enforcer {
         let evidence = details.evidence.join("; ");

@@ -109,6 +109,22 @@ fn a_disagreement_stands_above_everything_else() {
     );
 }
 
+#[test]
+fn whose_rules_dropped_it_is_said() {
+    let mut known = probe();
+    known["drop"]["enforcer"] = "ufw".into();
+    known["drop"]["evidence"] = json!(["chains ufw-*"]);
+    let mut open = probe();
+    open["drop"]["candidates"] = json!(["calico", "firewalld"]);
+    let (html, _) = of([known, open]);
+    let words = html.lines();
+    assert!(words.contains("dropped by ufw (chains ufw-*)"), "{words}");
+    assert!(
+        words.contains("dropped by one of calico, firewalld"),
+        "{words}"
+    );
+}
+
 /// Markup, templates and commands where names should be.
 const HOSTILE: [&str; 8] = [
     "</script><img src=x onerror=alert(1)>",
