@@ -7,7 +7,9 @@ use std::fs;
 use jiff::Timestamp;
 use tracer::attribute::Attributor;
 use tracer::decode::{Decoder, Resolve};
-use tracer_common::{ABI, CAPTURE, DropEvent, Headers, MAGIC, RECORD, ethertype, has, parse};
+use tracer_common::{
+    ABI, CAPTURE, DropEvent, Headers, MAGIC, RECORD, carried, ethertype, has, parse, protocol,
+};
 
 /// A packet's headers. The first byte chooses what the link layer says.
 pub fn headers(data: &[u8]) {
@@ -25,6 +27,7 @@ pub fn headers(data: &[u8]) {
     let whole = parse(packet, ethertype);
     if let Some(headers) = &whole {
         holds_together(headers, packet);
+        carries(headers, packet, ethertype);
     }
     // Fewer bytes say less, and nothing else.
     for end in 0..packet.len().min(CAPTURE) {
@@ -61,6 +64,24 @@ fn holds_together(headers: &Headers, packet: &[u8]) {
             [headers.icmp_type, headers.icmp_code],
             packet[transport..][..2]
         );
+    }
+}
+
+/// What a packet carries is a flow's, and a flow's source port is not.
+fn carries(headers: &Headers, packet: &[u8], ethertype: u16) {
+    let sum = carried(packet, headers);
+    let may_carry = match headers.protocol {
+        protocol::UDP => headers.has & has::PORTS != 0,
+        protocol::ICMP | protocol::ICMPV6 => headers.has & has::ICMP != 0,
+        protocol::IPV4 | protocol::IPV6 => headers.transport != 0,
+        _ => false,
+    };
+    assert!(may_carry || sum == 0, "{headers:?} carries nothing");
+    if headers.protocol == protocol::UDP && headers.has & has::PORTS != 0 {
+        let mut other = packet.to_vec();
+        other[usize::from(headers.transport)] ^= 0xff;
+        let headers = parse(&other[..], ethertype).unwrap();
+        assert_eq!(carried(&other[..], &headers), sum);
     }
 }
 

@@ -21,6 +21,7 @@
 //!   is who. See [`plan`] for the addresses.
 //! - [`enforcer`]: policy enforcers ([`enforcer::Enforcer`]) and single firewall rules, each with an
 //!   exact counter of its own.
+//! - [`kernel`]: what the running one has.
 //! - [`kube`]: a real API server, and a real kubelet with real pods.
 //! - [`traffic`]: connections, datagrams, pings, probes and API calls from inside a namespace, and the
 //!   words in which a Go program would complain.
@@ -32,6 +33,7 @@ mod bpffs;
 mod command;
 pub mod enforcer;
 mod floor;
+pub mod kernel;
 pub mod kube;
 mod lab;
 mod lock;

@@ -21,7 +21,11 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Like [`run`], and hands every line of its stdout and stderr to `see` after showing it.
-pub(crate) fn run_watched(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
+pub(crate) fn run_watched(
+    command: &mut Command,
+    label: &str,
+    mut see: impl FnMut(&str),
+) -> Result<()> {
     eprintln!("  $ {}", line(command));
     if io::stdout().is_terminal() && env::var_os("CARGO_TERM_COLOR").is_none() {
         command.env("CARGO_TERM_COLOR", "always");
@@ -40,7 +44,7 @@ pub(crate) fn run_watched(command: &mut Command, mut see: impl FnMut(&str)) -> R
     let mut bytes = Vec::new();
     while lines.read_until(b'\n', &mut bytes)? > 0 {
         let text = String::from_utf8_lossy(&bytes);
-        print!("{text}");
+        print!("{label}{text}");
         see(text.trim_end());
         bytes.clear();
     }

@@ -138,8 +138,10 @@ impl Decoder {
             symbol: self.symbol(event.location),
         };
         let hook = if event.fields & field::REASON == 0 {
-            let ip = event.fields & field::HEADERS != 0;
-            location.symbol.as_deref().filter(|_| ip).and_then(hook_at)
+            // Where netfilter's verdict is carried out nothing else is freed; where tc's is, unknown protocols are.
+            let ip = event.fields & field::HEADERS != 0 || IP.contains(&event.ethertype);
+            let hook = location.symbol.as_deref().and_then(hook_at);
+            hook.filter(|hook| ip || *hook == Hook::Netfilter)
         } else {
             hook(&reason.name)
         };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use lab::enforcer::{Backend, Hook, Rule, Verdict};
-use lab::{Family, Wiring, traffic};
+use lab::{Family, Wiring, kernel, traffic};
 use serde_json::Value;
 use tracer_policy::model::Protocol;
 
@@ -36,7 +36,7 @@ fn a_copy_of_the_kernels_btf_does_as_well() {
     };
     let btf = check("BTF");
     assert!(btf["text"].as_str().unwrap().contains(copy), "{btf}");
-    assert_eq!(check("tcx")["present"], watch::has_tcx());
+    assert_eq!(check("tcx")["present"], kernel::has_tcx());
     let drops = &report["hooks"][0];
     assert_eq!(drops["name"], "skb:kfree_skb");
     assert_eq!(drops["chosen"], report["hook"]);

@@ -10,7 +10,7 @@ use lab::plan::{
     KUBERNETES_SERVICE, MASTER, NODE, POD_GATEWAY, REMOTE, dns_service, kubernetes_service,
 };
 use lab::traffic::{self, Request, TcpOutcome};
-use lab::{BROKEN_POLICY, Family, Lab, Netns, Policies, Wiring};
+use lab::{BROKEN_POLICY, Family, Lab, Netns, Policies, Wiring, kernel};
 use serde_json::{Value, json};
 use tracer_policy::model::Protocol;
 
@@ -89,7 +89,7 @@ fn tc_drops_both_ways() {
         (Attach::Tcx, Wiring::Bridge),
         (Attach::Clsact, Wiring::Routed),
     ] {
-        if matches!(attach, Attach::Tcx) && !watch::has_tcx() {
+        if matches!(attach, Attach::Tcx) && !kernel::has_tcx() {
             // Not a test that cannot run: there is nothing of the kind on this kernel.
             continue;
         }
@@ -138,7 +138,7 @@ fn tc_cases(lab: &Lab, family: Family) -> Vec<Case<'_>> {
     let dns = lab.pod("coredns").addresses().of(family);
     let drop = |reason: &str, hook: &str| {
         json!({
-            "reason": watch::reason(reason),
+            "reason": kernel::reason(reason),
             "action": "drop",
             "hook": hook,
             "datapath": "tc",
@@ -353,7 +353,7 @@ fn kube_router_cases<'a>(lab: &'a Lab, watch: &Watch, family: Family) -> Vec<Cas
     let told = answer(&mut json!({})) == Told::Answered;
     let drop = |hook: &str, interface: &str, input: &str, output: Option<&str>| {
         let drop = json!({
-            "reason": watch::reason("NETFILTER_DROP"),
+            "reason": kernel::reason("NETFILTER_DROP"),
             "hook": hook,
             "datapath": "netfilter",
             "interface": interface,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lab::enforcer::{Backend, Hook, InstalledRule, Rule, Verdict};
 use lab::traffic::{Until, settled, udp_flood};
-use lab::{Lab, Wiring};
+use lab::{Lab, Wiring, kernel};
 use tracer_policy::model::Protocol;
 
 use crate::agent::Agent;
@@ -86,7 +86,7 @@ fn flows_that_are_over_make_room_for_others() {
     let rule = rule(&lab).unwrap();
     let agent = Agent::start_with(&lab, &["--flows", "100", "--idle", "1s"]).unwrap();
     // More than there is room for: the table is full then.
-    let reason = format!("reason=\"{}\"", watch::reason("NETFILTER_DROP"));
+    let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
     flood(&agent, &rule, 200, 200, &[&reason]).unwrap();
     let full = agent.sum("tracer_drops_total", &vault).unwrap();
     assert!(full < 200, "{full} of 200 flows found room for 100");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::traffic::{Until, udp_flood};
-use lab::{Bpffs, Lab, Wiring};
+use lab::{Bpffs, Lab, Wiring, kernel};
 use tempfile::TempDir;
 
 use crate::agent::Agent;
@@ -143,7 +143,7 @@ fn what_found_no_room_is_handed_over_too() {
     };
     let pins = Pins::new().unwrap();
     let rule = rule(&lab).unwrap();
-    let reason = format!("reason=\"{}\"", watch::reason("NETFILTER_DROP"));
+    let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
     let agent = pins.start(&lab, &["--flows", "100"]).unwrap();
     flood(&agent, &rule, FLOWS, u64::from(FLOWS), &[&reason]).unwrap();
     agent.kill().unwrap();

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Result, ensure};
 use lab::enforcer::{Backend, Hook, Rule, Verdict};
 use lab::plan::{NODE, POD_GATEWAY, REMOTE};
-use lab::{Family, Lab, Netns, Wiring, traffic};
+use lab::{Family, Lab, Netns, Wiring, kernel, traffic};
 use serde_json::json;
 use tracer_policy::model::Protocol;
 
@@ -252,7 +252,7 @@ impl<'a> Way<'a> {
             Hook::Output => (None, Some(interface)),
         };
         let drop = json!({
-            "reason": watch::reason("NETFILTER_DROP"),
+            "reason": kernel::reason("NETFILTER_DROP"),
             "hook": match case.hook {
                 Hook::Forward => "FORWARD",
                 Hook::Input => "INPUT",

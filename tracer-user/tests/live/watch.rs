@@ -4,14 +4,13 @@
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
-use lab::{BROKEN_POLICY, Family, Lab, Wiring};
+use lab::{BROKEN_POLICY, Family, Lab, Wiring, kernel};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -355,7 +354,7 @@ pub enum Answer {
 /// kprobe, where it has those and the function is there by now.
 fn hears(answer: Answer, family: Family) -> bool {
     let function = match (answer, family) {
-        (Answer::Icmp, Family::V4) if kernel_knows("btf_trace_icmp_send") => return true,
+        (Answer::Icmp, Family::V4) if kernel::knows("btf_trace_icmp_send") => return true,
         (Answer::Icmp, Family::V4) => "__icmp_send",
         (Answer::Icmp, Family::V6) => "icmp6_send",
         (Answer::Reset, Family::V4) => "nf_send_reset",
@@ -368,27 +367,4 @@ fn hears(answer: Answer, family: Family) -> bool {
 
 fn has_kprobes() -> bool {
     std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists()
-}
-
-/// Whether this kernel says why it drops what netfilter and tc want dropped (5.18).
-pub fn has_reasons() -> bool {
-    kernel_knows("SKB_DROP_REASON_NETFILTER_DROP")
-}
-
-/// Whether this kernel has tcx, which clsact is older than (6.6).
-pub fn has_tcx() -> bool {
-    kernel_knows("BPF_TCX_INGRESS")
-}
-
-/// A drop's reason, where the kernel tells any.
-pub fn reason(name: &str) -> &str {
-    if has_reasons() { name } else { "NOT_SPECIFIED" }
-}
-
-/// Whether a name is among the kernel's types.
-fn kernel_knows(name: &str) -> bool {
-    static BTF: OnceLock<Vec<u8>> = OnceLock::new();
-    let btf = BTF.get_or_init(|| std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default());
-    let name = [b"\0", name.as_bytes(), b"\0"].concat();
-    btf.windows(name.len()).any(|window| window == name)
 }

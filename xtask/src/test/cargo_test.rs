@@ -27,7 +27,7 @@ pub(super) fn run(cargo: &mut Command) -> Result<Count> {
     }
     cargo.arg("--show-output");
     let mut count = Count::default();
-    process::run_watched(cargo, |line| count.see(line))?;
+    process::run_watched(cargo, "", |line| count.see(line))?;
     Ok(count)
 }
 

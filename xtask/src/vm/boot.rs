@@ -36,10 +36,8 @@ const ROOT_MODULES: [&str; 7] = [
 pub(super) struct Load<'a> {
     /// A static `tracer`.
     pub(super) tracer: &'a Path,
-    /// The live tests.
-    pub(super) live: &'a Path,
-    /// Which of them; all where there are none.
-    pub(super) tests: &'a [String],
+    /// Test programs, and which tests of each; all where there are none.
+    pub(super) programs: &'a [(PathBuf, Vec<String>)],
     /// Without hardware virtualization a guest takes 5 to 20 times as long as this machine.
     pub(super) limit: Duration,
 }
@@ -58,14 +56,19 @@ pub(super) fn boot(
     fs::write(&guest, GUEST)?;
     process::run(Command::new("chmod").arg("+x").arg(&guest))?;
 
-    let socket = std::env::temp_dir().join(format!("tracer-vm-{}", std::process::id()));
+    let socket = format!("tracer-vm-{}-{}", std::process::id(), files.version);
+    let socket = std::env::temp_dir().join(socket);
     let _served = Served::start(workspace, privilege, &socket)?;
+    let programs: Vec<_> = load
+        .programs
+        .iter()
+        .map(|(program, tests)| format!("{}:{}", program.display(), tests.join(",")))
+        .collect();
     let append = format!(
-        "console=ttyS0 panic=-1 quiet guest={} live={} modules={} tests={}",
+        "console=ttyS0 panic=-1 quiet guest={} modules={} programs={}",
         guest.display(),
-        load.live.display(),
         files.root.display(),
-        load.tests.join(","),
+        programs.join(";"),
     );
     let mut qemu = privilege.command(workspace, "timeout");
     qemu.arg(load.limit.as_secs().to_string())
@@ -88,7 +91,8 @@ pub(super) fn boot(
         .arg("-initrd")
         .arg(&initramfs);
     let mut console = String::new();
-    let ended = process::run_watched(&mut qemu, |line| {
+    let label = format!("{} | ", files.version);
+    let ended = process::run_watched(&mut qemu, &label, |line| {
         console.push_str(line);
         console.push('\n');
     });

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # PID 1 of the guest, from the initramfs: captures a real drop with the static tracer, then goes on as the
-# guest's script in the host's root. The kernel hands `guest`, `live`, `modules` and `tests` over from its
-# command line.
+# guest's script in the host's root. The kernel hands `guest`, `modules` and `programs` over from its command
+# line.
 b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
@@ -31,5 +31,5 @@ if $b mount -t virtiofs -o ro root /host; then
     # PID 1 itself, or the kernel would look for modprobe in the initramfs.
     exec $b switch_root /host "$guest"
 fi
-echo "VM live no root: virtiofs cannot be mounted"
+echo "VM tests no root: virtiofs cannot be mounted"
 $b poweroff -f

@@ -2,16 +2,17 @@
 //!
 //! In each, `tracer doctor` runs, and `tracer watch` has to capture a packet that the kernel drops: the static
 //! program, from an initramfs. Then the guest takes this machine's root for its own, read-only, and runs the
-//! live tests there.
+//! live tests and those of the kernel side alone there.
 
 mod boot;
 mod kernel;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::build;
@@ -20,7 +21,7 @@ use crate::process;
 use crate::setup::{self, Part};
 use crate::workspace::Workspace;
 use boot::Load;
-use kernel::Kernel;
+use kernel::{Files, Kernel};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -33,22 +34,32 @@ pub(crate) struct Arguments {
     /// Seconds a guest may take
     #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
     limit: u64,
-    /// Run only the live tests whose names contain one of these
+    /// Run only the tests whose names contain one of these
     #[arg(value_name = "TEST")]
     tests: Vec<String>,
+    /// Of the live tests these, where `tests` names none.
+    #[arg(skip)]
+    live: Vec<String>,
 }
 
 impl Arguments {
-    /// What is part of `cargo xtask test`: the oldest kernel and the newest, and the tests that differ from
-    /// kernel to kernel. The floods take an emulated machine minutes, and are run on this one.
+    /// What is part of `cargo xtask test`: the oldest kernel and the newest, and of the live tests those that
+    /// differ from kernel to kernel. The floods take an emulated machine minutes, and are run on this one.
     pub(crate) fn short() -> Self {
         Self {
             kernel: Kernel::Ends,
             tracer: None,
             limit: 1200,
-            tests: ["agent::", "enforcers::", "privilege::", "rules::"]
-                .map(str::to_owned)
-                .into(),
+            tests: Vec::new(),
+            live: [
+                "agent::",
+                "enforcers::",
+                "privilege::",
+                "rules::",
+                "whose::",
+            ]
+            .map(str::to_owned)
+            .into(),
         }
     }
 }
@@ -93,11 +104,17 @@ pub(crate) fn check(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<
         Some(file) => file.clone(),
         None => build::release(workspace, "x86_64-unknown-linux-musl")?,
     };
-    let live = live_tests(workspace)?;
+    let programs = test_programs(workspace)?.map(|(name, program)| {
+        let tests = if name == "live" && arguments.tests.is_empty() {
+            &arguments.live
+        } else {
+            &arguments.tests
+        };
+        (program, tests.clone())
+    });
     let load = Load {
         tracer: &tracer,
-        live: &live,
-        tests: &arguments.tests,
+        programs: &programs,
         limit: Duration::from_secs(arguments.limit),
     };
     let kernels = match arguments.kernel {
@@ -105,20 +122,39 @@ pub(crate) fn check(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<
         Kernel::Ends => &[Kernel::Bullseye, Kernel::Newest],
         ref one => std::slice::from_ref(one),
     };
-    let mut results = Vec::new();
-    for kernel in kernels {
-        let files = kernel.files()?;
-        let told = match boot::boot(workspace, privilege, &files, &load) {
+    let files: Vec<_> = kernels
+        .iter()
+        .map(|kernel| kernel.files())
+        .collect::<Result<_>>()?;
+    let check_one = |files: &Files| {
+        let told = match boot::boot(workspace, privilege, files, &load) {
             Ok(console) => Told::of(&console),
             Err(error) => {
                 eprintln!("vm: {error:#}");
                 Told::default()
             }
         };
-        results.push(Checked {
+        Checked {
             good: told.is_good(),
             line: format!("{:<28} {}", files.version, told.line()),
+        }
+    };
+    let mut results = Vec::new();
+    // Each has one virtual CPU, and is busy with it.
+    for side_by_side in files.chunks(thread::available_parallelism()?.get()) {
+        let ended: Vec<_> = thread::scope(|scope| {
+            let guests: Vec<_> = side_by_side
+                .iter()
+                .map(|files| scope.spawn(|| check_one(files)))
+                .collect();
+            guests
+                .into_iter()
+                .map(thread::ScopedJoinHandle::join)
+                .collect()
         });
+        for one in ended {
+            results.push(one.map_err(|_| anyhow!("a guest's thread panicked"))?);
+        }
     }
     Ok(results)
 }
@@ -128,7 +164,7 @@ pub(crate) fn check(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<
 struct Told {
     doctor: String,
     captured: String,
-    live: String,
+    tests: String,
     passed: usize,
     skipped: Vec<String>,
 }
@@ -152,24 +188,24 @@ impl Told {
         Self {
             doctor: said("doctor "),
             captured: said("captured "),
-            live: said("live "),
+            tests: said("tests "),
             passed,
             skipped: skipped.collect(),
         }
     }
 
     fn is_good(&self) -> bool {
-        self.doctor == "0" && self.captured == "yes" && self.live == "0" && self.passed > 0
+        self.doctor == "0" && self.captured == "yes" && self.tests == "0" && self.passed > 0
     }
 
     fn line(&self) -> String {
         let or_dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
         let mut line = format!(
-            "doctor {:<3} captured {:<3} live tests {:>2} passed, exit {:<3} {}",
+            "doctor {:<3} captured {:<3} tests {:>2} passed, exit {:<3} {}",
             or_dash(&self.doctor),
             or_dash(&self.captured),
             self.passed,
-            or_dash(&self.live),
+            or_dash(&self.tests),
             if self.is_good() { "ok" } else { "FAILED" }
         );
         for why in &self.skipped {
@@ -180,22 +216,30 @@ impl Told {
     }
 }
 
-/// Builds the live tests; where they are.
-fn live_tests(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds the tests that a guest runs: their names, and where they are.
+fn test_programs(workspace: &Workspace) -> Result<[(&'static str, PathBuf); 2]> {
     let mut cargo: Command = workspace.cargo();
     let messages = process::output(cargo.args([
         "test",
         "--package=tracer-user",
+        "--test=capture",
         "--test=live",
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]))?;
-    messages
+    let built: Vec<_> = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "live")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built no live tests")
+        .collect();
+    let program = |name: &'static str| {
+        built
+            .iter()
+            .filter(|message| message["target"]["name"] == name)
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .map(|program| (name, program))
+            .with_context(|| format!("cargo built no tests named {name}"))
+    };
+    Ok([program("capture")?, program("live")?])
 }
 
 #[cfg(test)]
@@ -205,12 +249,12 @@ mod tests {
     #[test]
     fn a_guest_is_good_only_if_it_says_so() {
         let told = Told::of(
-            "VM kernel 6.1\r\nVM doctor 0\r\nVM captured yes\r\ntest rules::a ... ok\r\nSKIPPED: no tcx\r\nVM live 0\r\n",
+            "VM kernel 6.1\r\nVM doctor 0\r\nVM captured yes\r\ntest rules::a ... ok\r\nSKIPPED: no tcx\r\nVM tests 0\r\n",
         );
         assert!(told.is_good(), "{told:?}");
         assert_eq!(told.passed, 1);
         assert_eq!(told.skipped, ["no tcx"]);
-        assert!(!Told::of("VM doctor 0\nVM captured yes\nVM live 0\n").is_good());
+        assert!(!Told::of("VM doctor 0\nVM captured yes\nVM tests 0\n").is_good());
         assert!(!Told::default().is_good());
     }
 }

@@ -195,7 +195,8 @@ fn what_the_kernel_could_not_tell_is_absent() {
     assert_eq!(drop.netns, None);
     assert_eq!(drop.flow, None);
     assert_eq!(drop.reason.name, "NOT_SPECIFIED");
-    assert_eq!((drop.hook, drop.action), (None, None));
+    // The place tells that.
+    assert_eq!((drop.hook, drop.action), (Some(Hook::Netfilter), None));
 }
 
 #[test]
@@ -211,9 +212,15 @@ fn without_reasons_the_place_tells_the_hook() {
     );
     assert_eq!(hook_at("__dev_queue_xmit+0xc6d"), Some(Hook::TcEgress));
     assert_eq!(hook_at("tcp_v4_rcv+0x9e"), None);
-    // What is no IP packet nobody's policy dropped: that place frees unknown protocols too.
+    // Without headers that can be read, too.
     record[FIELDS] &= !(1 << 2);
+    record[ETHERTYPE..ETHERTYPE + 2].copy_from_slice(&0x88cc_u16.to_le_bytes());
+    assert_eq!(decode(&record).unwrap().hook, Some(Hook::Netfilter));
+    // At tc what is no IP packet nobody's policy dropped: that place frees unknown protocols too.
+    record[LOCATION..LOCATION + 8].copy_from_slice(&0xffff_ffff_81bb_0009_u64.to_le_bytes());
     assert_eq!(decode(&record).unwrap().hook, None);
+    record[ETHERTYPE..ETHERTYPE + 2].copy_from_slice(&0x0800_u16.to_le_bytes());
+    assert_eq!(decode(&record).unwrap().hook, Some(Hook::TcIngress));
 }
 
 #[test]
