@@ -36,8 +36,10 @@ const ROOT_MODULES: [&str; 7] = [
 pub(super) struct Load<'a> {
     /// A static `tracer`.
     pub(super) tracer: &'a Path,
-    /// Test programs, and which tests of each; all where there are none.
-    pub(super) programs: &'a [(PathBuf, Vec<String>)],
+    /// Test programs.
+    pub(super) programs: &'a [PathBuf],
+    /// Parts of the names of their tests; all are run where there are none.
+    pub(super) tests: &'a [String],
     /// Without hardware virtualization a guest takes 5 to 20 times as long as this machine.
     pub(super) limit: Duration,
 }
@@ -59,16 +61,16 @@ pub(super) fn boot(
     let socket = format!("tracer-vm-{}-{}", std::process::id(), files.version);
     let socket = std::env::temp_dir().join(socket);
     let _served = Served::start(workspace, privilege, &socket)?;
-    let programs: Vec<_> = load
+    let programs = load
         .programs
         .iter()
-        .map(|(program, tests)| format!("{}:{}", program.display(), tests.join(",")))
-        .collect();
+        .map(|program| program.to_string_lossy());
     let append = format!(
-        "console=ttyS0 panic=-1 quiet guest={} modules={} programs={}",
+        "console=ttyS0 panic=-1 quiet guest={} modules={} programs={} tests={}",
         guest.display(),
         files.root.display(),
-        programs.join(";"),
+        programs.collect::<Vec<_>>().join(","),
+        load.tests.join(","),
     );
     let mut qemu = privilege.command(workspace, "timeout");
     qemu.arg(load.limit.as_secs().to_string())

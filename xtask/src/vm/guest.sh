@@ -23,9 +23,8 @@ ip link set lo up
 # Emulated, floods take minutes.
 export TRACER_FLOODS=small
 status=0
-# `program:test,test;program:`
-for one in $(echo "$programs" | tr ";" " "); do
-    "${one%%:*}" --color=never --test-threads=1 $(echo "${one#*:}" | tr , " ") || status=$?
+for program in $(echo "$programs" | tr , " "); do
+    "$program" --color=never --test-threads=1 $(echo "$tests" | tr , " ") || status=$?
 done
 echo "VM tests $status"
 busybox poweroff -f

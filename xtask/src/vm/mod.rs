@@ -37,23 +37,23 @@ pub(crate) struct Arguments {
     /// Run only the tests whose names contain one of these
     #[arg(value_name = "TEST")]
     tests: Vec<String>,
-    /// Of the live tests these, where `tests` names none.
-    #[arg(skip)]
-    live: Vec<String>,
 }
 
 impl Arguments {
-    /// What is part of `cargo xtask test`: the oldest kernel and the newest, and of the live tests those that
-    /// differ from kernel to kernel. The floods take an emulated machine minutes, and are run on this one.
+    /// What is part of `cargo xtask test`: the oldest kernel and the newest, and the tests that differ from
+    /// kernel to kernel. The floods take an emulated machine minutes, and are run on this one.
     pub(crate) fn short() -> Self {
         Self {
             kernel: Kernel::Ends,
             tracer: None,
             limit: 1200,
-            tests: Vec::new(),
-            live: [
+            tests: [
+                "a_reject_",
+                "a_tc_drop_",
                 "agent::",
+                "an_nft_drop_on_input_",
                 "enforcers::",
+                "pages::",
                 "privilege::",
                 "rules::",
                 "whose::",
@@ -104,17 +104,11 @@ pub(crate) fn check(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<
         Some(file) => file.clone(),
         None => build::release(workspace, "x86_64-unknown-linux-musl")?,
     };
-    let programs = test_programs(workspace)?.map(|(name, program)| {
-        let tests = if name == "live" && arguments.tests.is_empty() {
-            &arguments.live
-        } else {
-            &arguments.tests
-        };
-        (program, tests.clone())
-    });
+    let programs = test_programs(workspace)?;
     let load = Load {
         tracer: &tracer,
         programs: &programs,
+        tests: &arguments.tests,
         limit: Duration::from_secs(arguments.limit),
     };
     let kernels = match arguments.kernel {
@@ -216,8 +210,8 @@ impl Told {
     }
 }
 
-/// Builds the tests that a guest runs: their names, and where they are.
-fn test_programs(workspace: &Workspace) -> Result<[(&'static str, PathBuf); 2]> {
+/// Builds the tests that a guest runs; where they are.
+fn test_programs(workspace: &Workspace) -> Result<[PathBuf; 2]> {
     let mut cargo: Command = workspace.cargo();
     let messages = process::output(cargo.args([
         "test",
@@ -231,12 +225,11 @@ fn test_programs(workspace: &Workspace) -> Result<[(&'static str, PathBuf); 2]> 
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .collect();
-    let program = |name: &'static str| {
+    let program = |name: &str| {
         built
             .iter()
             .filter(|message| message["target"]["name"] == name)
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .map(|program| (name, program))
             .with_context(|| format!("cargo built no tests named {name}"))
     };
     Ok([program("capture")?, program("live")?])
