@@ -104,8 +104,14 @@ fn flows_that_are_over_make_room_for_others() {
             break;
         }
     }
-    // None is left where no more come, however few they are.
-    while value(&agent, "tracer_flow_table_entries").unwrap() > 0 {
+    // None is left where no more come, however few they are. Before Linux 5.14 flows are taken out by whole buckets
+    // of the table, and the first that has any is not.
+    let left = if kernel::knows("htab_map_lookup_and_delete_elem") {
+        0
+    } else {
+        4
+    };
+    while value(&agent, "tracer_flow_table_entries").unwrap() > left {
         assert!(Instant::now() < deadline, "a flow stays in the table");
         thread::sleep(Duration::from_millis(20));
     }
