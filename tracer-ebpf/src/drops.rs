@@ -116,6 +116,9 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
             count!(this, folded);
             return;
         }
+        if flows::are_full(scratch, lately) {
+            return has_no_room(this, event.reason);
+        }
     }
 
     let packet = extent.capture(&skb, scratch);
@@ -125,6 +128,9 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         if flows::again(key, lately) {
             count!(this, folded);
             return;
+        }
+        if flows::are_full(scratch, lately) {
+            return has_no_room(this, event.reason);
         }
     }
 
@@ -138,11 +144,15 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
     match flows::enter(scratch, now) {
         Counted::First => hand_over(this, scratch, &packet, now),
         Counted::Again => count!(this, folded),
-        Counted::NoRoom => {
-            flows::overflow(event.reason, 1);
-            count!(this, overflowed);
-        }
+        Counted::NoRoom => has_no_room(this, event.reason),
     }
+}
+
+/// What has no room in the table of flows is counted all the same.
+#[inline(always)]
+fn has_no_room(this: This, reason: u32) {
+    flows::overflow(reason, 1);
+    count!(this, overflowed);
 }
 
 /// What the packet's headers say.

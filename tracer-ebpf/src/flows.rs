@@ -22,6 +22,10 @@ static OVERFLOW: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 0);
 /// `BPF_NOEXIST`.
 const NEW: u64 = 1;
 
+/// `-E2BIG`: the key is not in the table, and there is no room for it,
+/// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/hashtab.c> (`htab_map_update_elem`).
+const FULL: i32 = -7;
+
 /// What became of a packet.
 pub(crate) enum Counted {
     /// It is the first of its flow.
@@ -66,14 +70,25 @@ pub(crate) fn enter(scratch: *mut Scratch, now: u64) -> Counted {
         (*value).last_ns = now;
         (&(*scratch).key, &*value)
     };
-    if FLOWS.insert(key, value, NEW).is_ok() {
-        Counted::First
-    } else if again(key, now) {
+    match FLOWS.insert(key, value, NEW) {
+        Ok(()) => Counted::First,
+        Err(FULL) => {
+            // SAFETY: as above; the reference into the scratch is not used any more.
+            unsafe { (*scratch).full_ns = (*scratch).tick_ns };
+            Counted::NoRoom
+        }
         // Another CPU was first.
-        Counted::Again
-    } else {
-        Counted::NoRoom
+        Err(_) if again(key, now) => Counted::Again,
+        Err(_) => Counted::NoRoom,
     }
+}
+
+/// Whether the table was full within this tick of the timer: room that is made since is found in the next. In a
+/// flood of new flows most packets end here, and nothing of them is read that is not counted.
+#[inline(always)]
+pub(crate) fn are_full(scratch: *mut Scratch, lately: u64) -> bool {
+    // SAFETY: the scratch is a live map value of this CPU.
+    unsafe { (*scratch).full_ns == lately }
 }
 
 /// Counts packets by their reason alone.

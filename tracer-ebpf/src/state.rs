@@ -39,6 +39,8 @@ pub(crate) struct Scratch {
     /// The timer's tick when the clock was read last, and what it said.
     pub(crate) tick: u64,
     pub(crate) tick_ns: u64,
+    /// `tick_ns` when the table of flows was seen full last.
+    pub(crate) full_ns: u64,
     /// Return addresses on the stack, innermost first.
     pub(crate) frames: [u64; FRAMES],
 }

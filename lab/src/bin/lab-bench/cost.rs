@@ -53,6 +53,14 @@ pub(crate) fn measure(bench: &Bench<'_>, summary: &mut Summary) -> Result<()> {
     bench.flood(&to, Until::Packets(WARM_UP))?;
     let ignored = per_run(program, || bench.flood(&to, Until::Elapsed(RUN)).map(drop))?;
     summary.add("kernel", "ignored_ns", ignored);
+    tracer.stop()?;
+
+    // A table that most of the flows find no room in.
+    let tracer = bench.watch(|_| {})?;
+    let packets = bench.flows.len() as u64;
+    let flood = || bench.flood(&bench.flows, Until::Packets(packets)).map(drop);
+    flood()?;
+    summary.add("kernel", "roomless_ns", per_run(program, flood)?);
     tracer.stop().map(drop)
 }
 
