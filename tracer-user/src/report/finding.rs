@@ -145,10 +145,8 @@ impl Finding {
                 few.take(words, packets);
             }
         }
-        let enforcer = text::enforcer(drop);
-        let carried = drop.inner.as_deref().map(text::inner);
-        for note in enforcer.iter().chain(&carried).chain(&drop.notes) {
-            self.notes.take(note, packets);
+        for note in text::notes(drop) {
+            self.notes.take(&note, packets);
         }
     }
 }

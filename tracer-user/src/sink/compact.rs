@@ -99,9 +99,7 @@ impl<W: Write + Send> Sink for Compact<W> {
             }
         }
         self.out.write_all(b"\n")?;
-        let carried = drop.inner.as_deref().map(text::inner);
-        let enforcer = text::enforcer(drop);
-        for note in enforcer.iter().chain(&carried).chain(&drop.notes) {
+        for note in text::notes(drop) {
             let dim = text::DIM;
             writeln!(self.out, "             {dim}· {note}{dim:#}")?;
         }

@@ -1,5 +1,6 @@
 //! Words shared by the outputs for people.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -83,8 +84,15 @@ fn names(drop: &Drop) -> impl Iterator<Item = &str> {
     programs.filter_map(|program| program.name.as_deref())
 }
 
+/// What is said of a drop in sentences, beside its hint.
+pub(crate) fn notes(drop: &Drop) -> impl Iterator<Item = Cow<'_, str>> {
+    let carried = drop.inner.as_deref().map(inner);
+    let own = enforcer(drop).into_iter().chain(carried).map(Cow::Owned);
+    own.chain(drop.notes.iter().map(|note| Cow::Borrowed(note.as_str())))
+}
+
 /// Whose rules dropped it, and what says so: `dropped by kube-router (chains KUBE-POD-FW-*; it rejects by ICMP)`.
-pub(crate) fn enforcer(drop: &Drop) -> Option<String> {
+fn enforcer(drop: &Drop) -> Option<String> {
     let details = &drop.drop;
     if let Some(enforcer) = &details.enforcer {
         let evidence = details.evidence.join("; ");
@@ -99,7 +107,7 @@ pub(crate) fn enforcer(drop: &Drop) -> Option<String> {
 }
 
 /// What a packet carries: `carries vault/vault-0 → 10.43.0.10:53 UDP (VXLAN 1)`.
-pub(crate) fn inner(inner: &Inner) -> String {
+fn inner(inner: &Inner) -> String {
     let flow = format!(
         "{} → {} {}",
         source(Some(&inner.source)),

@@ -52,6 +52,7 @@ const UNREAD: u16 = 1_000;
 const SMALL_RING: [&str; 4] = ["--ring-bytes", "65536", "--fold", "100ms"];
 /// Packets and flows of each flood while the agent is killed and started again.
 const BURST: (u64, u16) = (5_000, 50);
+
 /// Where packets meet an enforcer, and how many it has dropped.
 struct Place<'a> {
     name: String,
