@@ -130,9 +130,14 @@ impl Netns {
     ) -> Result<Child> {
         let shown = program.as_ref().to_string_lossy().into_owned();
         // setpriv (util-linux, essential in Debian) sets the signal in the child, which would
-        // otherwise take an `unsafe` hook between fork and exec.
+        // otherwise take an `unsafe` hook between fork and exec. Where this process ended before that,
+        // no signal comes any more: the shell sees that its parent is another one.
         let mut child = Command::new(command::find("setpriv")?);
-        child.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        child
+            .args(["--pdeathsig", "KILL", "--", "/bin/sh", "-c"])
+            .arg("[ \"$PPID\" = \"$0\" ] && exec \"$@\"")
+            .arg(std::process::id().to_string())
+            .arg(program);
         configure(&mut child);
         self.on_keeper(move || child.spawn())?
             .with_context(|| format!("cannot start `{shown}` in the namespace of {}", self.name))

@@ -4,8 +4,10 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,6 +57,8 @@ fn the_process_that_ends() {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Kill,
+    /// Killed before what it starts on the node can ask to be killed with it.
+    KillEarly,
     Interrupt,
     Panic,
 }
@@ -64,20 +68,26 @@ fn nothing_outlives_the_process() {
     if !common::may_build_labs() {
         return;
     }
-    for end in [End::Kill, End::Interrupt, End::Panic] {
+    for end in [End::Kill, End::KillEarly, End::Interrupt, End::Panic] {
         ends(end).unwrap_or_else(|error| panic!("{end:?}: {error:#}"));
     }
 }
 
 fn ends(end: End) -> Result<()> {
     let before = host()?;
-    let mut process = Command::new(env::current_exe()?)
+    let folder = tempfile::tempdir()?;
+    let errors = folder.path().join("stderr");
+    let mut process = Command::new(env::current_exe()?);
+    process
         .args(["--exact", "the_process_that_ends", "--nocapture"])
         .env(ENDING, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
+        .stderr(File::create(&errors)?);
+    if matches!(end, End::KillEarly) {
+        process.env("PATH", late_setpriv(folder.path())?);
+    }
+    let mut process = process.spawn()?;
     let stdin = process.stdin.take();
     let stdout = BufReader::new(process.stdout.take().context("no stdout")?);
     // The harness writes in front of the first line.
@@ -85,7 +95,10 @@ fn ends(end: End) -> Result<()> {
         .lines()
         .map_while(std::result::Result::ok)
         .find_map(|line| Some(line.split_once("READY ")?.1.to_owned()));
-    let ready = ready.context("the lab's process did not get ready")?;
+    let ready = ready.with_context(|| {
+        let errors = fs::read_to_string(&errors).unwrap_or_default();
+        format!("the lab's process did not get ready: {errors}")
+    })?;
     let mut numbers = ready.split(' ').map(str::to_owned);
     let child = numbers.next().context("no child")?;
     let namespaces: BTreeSet<_> = numbers.map(|inode| format!("net:[{inode}]")).collect();
@@ -97,7 +110,7 @@ fn ends(end: End) -> Result<()> {
 
     let pid = Pid::from_child(&process);
     match end {
-        End::Kill => kill_process(pid, Signal::KILL)?,
+        End::Kill | End::KillEarly => kill_process(pid, Signal::KILL)?,
         End::Interrupt => kill_process(pid, Signal::INT)?,
         End::Panic => drop(stdin),
     }
@@ -108,6 +121,24 @@ fn ends(end: End) -> Result<()> {
     until(|| Ok(holders(&namespaces)?.is_empty())).context("a namespace is still held")?;
     assert_eq!(host()?, before);
     Ok(())
+}
+
+/// A `PATH` on which `setpriv` does its work once the process that started it has ended.
+fn late_setpriv(folder: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let real = env::split_paths(&path)
+        .map(|dir| dir.join("setpriv"))
+        .find(|program| program.is_file())
+        .context("`setpriv` is not on PATH")?;
+    let late = folder.join("setpriv");
+    let script = format!(
+        "#!/bin/sh\nwhile [ -d /proc/$PPID ]; do :; done\nexec {} \"$@\"\n",
+        real.display()
+    );
+    fs::write(&late, script)?;
+    fs::set_permissions(&late, Permissions::from_mode(0o755))?;
+    let first = std::iter::once(folder.to_owned());
+    Ok(env::join_paths(first.chain(env::split_paths(&path)))?)
 }
 
 /// Whether a process is there and not merely waiting to be reaped.
