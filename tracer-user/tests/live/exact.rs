@@ -78,6 +78,25 @@ pub(crate) fn value(agent: &Agent<'_>, metric: &str) -> Result<u64> {
 }
 
 #[test]
+fn what_is_in_a_full_table_is_found_there() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let vault = [r#"destination_workload="vault""#];
+    let rule = rule(&lab).unwrap();
+    let agent = Agent::start_with(&lab, &["--flows", "100"]).unwrap();
+    let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
+    flood(&agent, &rule, 200, 200, &[&reason]).unwrap();
+    let there = agent.sum("tracer_drops_total", &vault).unwrap();
+    assert!(there < 200, "{there} of 200 flows found room for 100");
+    // In turns with those that are not.
+    flood(&agent, &rule, 200, 1_000, &[&reason]).unwrap();
+    let counted = agent.until("tracer_drops_total", &vault, 6 * there);
+    assert_eq!(counted.unwrap(), 6 * there);
+    agent.stop().unwrap();
+}
+
+#[test]
 fn flows_that_are_over_make_room_for_others() {
     let Some(lab) = watch::lab(Wiring::Bridge) else {
         return;

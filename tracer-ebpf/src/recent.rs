@@ -1,0 +1,64 @@
+//! Which flows may be in a full table: a look here, in memory that stays in the cache, saves most packets of a
+//! flood of new flows the look there.
+//!
+//! A flow that is found in the table leaves the time in a slot that it shares with others. Where that is long
+//! ago, its packet counts by the reason alone; user space takes out of a full table what is silent for less.
+
+use core::ptr::addr_of;
+
+use aya_ebpf::Global;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use tracer_common::FlowKey;
+
+/// Elements of arrays are of eight bytes at least.
+const SLOTS: usize = 8;
+
+/// User space sets the size, to a power of two.
+#[map]
+static RECENT: Array<[u8; SLOTS]> = Array::with_max_entries(16_384, 0);
+
+/// How many elements [`RECENT`] has.
+#[unsafe(no_mangle)]
+static RECENT_SIZE: Global<u32> = Global::new(16_384);
+
+/// Units of time, of 2^30 ns, that a flow is remembered: thrice as long as user space lets one be silent in a full
+/// table.
+const KEPT: u8 = 16;
+
+/// A flow's place, if there is one.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot(*mut u8);
+
+impl Slot {
+    #[inline(always)]
+    pub(crate) fn of(key: &FlowKey) -> Option<Self> {
+        // SAFETY: `Global` is transparent; volatile, because the loader overwrites it.
+        let size = unsafe { addr_of!(RECENT_SIZE).cast::<u32>().read_volatile() };
+        let digest = key.digest();
+        let element = RECENT.get_ptr_mut(digest & size.wrapping_sub(1))?;
+        let slot = digest >> (u32::BITS - SLOTS.trailing_zeros());
+        // SAFETY: so many bits are less than the slots of an element.
+        Some(Self(unsafe { element.cast::<u8>().add(slot as usize) }))
+    }
+
+    /// Whether a flow of this place was in the table lately.
+    #[inline(always)]
+    pub(crate) fn is_recent(self, now: u64) -> bool {
+        // SAFETY: a part of a live map value. CPUs share it; whatever one of them wrote is right enough.
+        let then = unsafe { self.0.read_volatile() };
+        unit(now).wrapping_sub(then) <= KEPT
+    }
+
+    /// The flow is in the table.
+    #[inline(always)]
+    pub(crate) fn renew(self, now: u64) {
+        // SAFETY: as in `is_recent`.
+        unsafe { self.0.write_volatile(unit(now)) };
+    }
+}
+
+#[inline(always)]
+fn unit(now: u64) -> u8 {
+    (now >> 30) as u8
+}
