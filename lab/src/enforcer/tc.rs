@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use tracer_policy::model::Protocol;
 
 use super::Enforcer;
+use crate::kernel;
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::plan;
@@ -32,6 +33,16 @@ pub enum Attach {
     Tcx,
     /// As filters of a `clsact` qdisc.
     Clsact,
+}
+
+impl Attach {
+    /// Whether the running kernel has it. Where it has not, a test of it is no test that cannot run.
+    pub fn is_here(self) -> bool {
+        match self {
+            Self::Tcx => kernel::has_tcx(),
+            Self::Clsact => true,
+        }
+    }
 }
 
 /// The tc enforcer.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use lab::enforcer::{Attach, Backend, Enforcer, Hook, KubeRouter, Rule, Tc, Verdict};
 use lab::plan::{MASTER, NODE, REMOTE};
 use lab::traffic::{Until, settled, udp_flood};
-use lab::{BROKEN_POLICY, Lab, Netns, Policies, Wiring, kernel};
+use lab::{BROKEN_POLICY, Lab, Netns, Policies, Wiring};
 use rustix::process::{Pid, Signal, kill_process};
 use tracer_policy::model::Protocol;
 
@@ -199,8 +199,7 @@ fn tc_in_both_directions() {
         (Attach::Tcx, Wiring::Bridge),
         (Attach::Clsact, Wiring::Routed),
     ] {
-        if matches!(attach, Attach::Tcx) && !kernel::has_tcx() {
-            // Not a test that cannot run: there is nothing of the kind on this kernel.
+        if !attach.is_here() {
             continue;
         }
         let Some(lab) = watch::lab(wiring) else {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use lab::enforcer::{Attach, Backend, Enforcer, Hook, Rule, Tc, Verdict};
-use lab::{BROKEN_POLICY, Family, Policies, Wiring, kernel, traffic};
+use lab::{BROKEN_POLICY, Family, Policies, Wiring, traffic};
 use serde_json::Value;
 use tracer_policy::model::Protocol;
 
@@ -94,8 +94,7 @@ fn an_ordinary_user_with_four_capabilities_captures_and_gives_up_one() {
 
 #[test]
 fn as_the_daemonset_runs_it_it_names_tcx_programs_by_their_pinned_links() {
-    if !kernel::has_tcx() {
-        // Not a test that cannot run: there is nothing of the kind on this kernel.
+    if !Attach::Tcx.is_here() {
         return;
     }
     let Some(lab) = watch::lab(Wiring::Routed) else {
