@@ -9,7 +9,6 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use tracer_common::{FlowKey, FlowValue, HEAD, REASONS, reason_bit};
 
-use crate::recent::Slot;
 use crate::state::Scratch;
 
 /// User space sets the size.
@@ -37,29 +36,10 @@ pub(crate) enum Counted {
     NoRoom,
 }
 
-/// Adds a packet to its flow, or finds that there is no room for it; `None` where it is to be entered. `lately`: the
-/// time by the timer's ticks.
+/// Adds a packet to its flow; `true` where the flow is known.
 #[inline(always)]
-pub(crate) fn again(scratch: *mut Scratch, key: &FlowKey, lately: u64) -> Option<Counted> {
-    // Room that is made since is found in the timer's next tick. In a flood of new flows most packets end here,
-    // and nothing of them is read that is not counted.
-    // SAFETY: the scratch is a live map value of this CPU.
-    let is_full = unsafe { (*scratch).full_ns == lately };
-    if is_full && Slot::of(key).is_some_and(|slot| !slot.is_recent(lately)) {
-        return Some(Counted::NoRoom);
-    }
-    if add(key, 1, lately) {
-        is_known(key, lately);
-        return Some(Counted::Again);
-    }
-    is_full.then_some(Counted::NoRoom)
-}
-
-#[inline(always)]
-fn is_known(key: &FlowKey, now: u64) {
-    if let Some(slot) = Slot::of(key) {
-        slot.renew(now);
-    }
+pub(crate) fn again(key: &FlowKey, now: u64) -> bool {
+    add(key, 1, now)
 }
 
 /// Adds packets to their flow; `true` where the flow is known.
@@ -91,19 +71,24 @@ pub(crate) fn enter(scratch: *mut Scratch, now: u64) -> Counted {
         (&(*scratch).key, &*value)
     };
     match FLOWS.insert(key, value, NEW) {
-        Ok(()) => {
-            is_known(key, now);
-            Counted::First
-        }
+        Ok(()) => Counted::First,
         Err(FULL) => {
             // SAFETY: as above; the reference into the scratch is not used any more.
             unsafe { (*scratch).full_ns = (*scratch).tick_ns };
             Counted::NoRoom
         }
         // Another CPU was first.
-        Err(_) if add(key, 1, now) => Counted::Again,
+        Err(_) if again(key, now) => Counted::Again,
         Err(_) => Counted::NoRoom,
     }
+}
+
+/// Whether the table was full within this tick of the timer: room that is made since is found in the next. In a
+/// flood of new flows most packets end here, and nothing of them is read that is not counted.
+#[inline(always)]
+pub(crate) fn are_full(scratch: *mut Scratch, lately: u64) -> bool {
+    // SAFETY: the scratch is a live map value of this CPU.
+    unsafe { (*scratch).full_ns == lately }
 }
 
 /// Counts packets by their reason alone.

@@ -41,7 +41,6 @@ mod drops;
 mod flows;
 mod handover;
 mod pages;
-mod recent;
 mod ring;
 mod skb;
 mod state;

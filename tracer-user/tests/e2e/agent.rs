@@ -76,6 +76,14 @@ impl Cluster<'_> {
         })
     }
 
+    /// Whatever the agent counted, or lost, by its own words.
+    pub(crate) fn all_counted(&self) -> Result<String> {
+        let page = self.metrics()?;
+        let told = [DROPS, "tracer_events_lost_total", "tracer_flow_table_"];
+        let is_told = |line: &&str| told.iter().any(|name| line.starts_with(name));
+        Ok(page.lines().filter(is_told).collect::<Vec<_>>().join("\n"))
+    }
+
     /// Those of this kind.
     pub(crate) fn counted_invisible(&self, kind: Invisible) -> Result<u64> {
         let labels = [

@@ -53,7 +53,13 @@ impl Enforcement {
             seen = (dropped, counted);
             Ok(dropped == counted && dropped == self.dropped(cluster)?)
         })
-        .with_context(|| format!("{} were dropped, {} counted", seen.0, seen.1))?;
+        .with_context(|| {
+            let (dropped, counted) = seen;
+            format!(
+                "{dropped} were dropped, {counted} counted, of these:\n{}",
+                cluster.all_counted().unwrap_or_default()
+            )
+        })?;
         Ok(seen.0)
     }
 }
