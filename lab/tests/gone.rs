@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use common::lab;
 use lab::enforcer::{Enforcer, KubeRouter, Tc};
-use lab::{BROKEN_POLICY, Policies, Wiring};
+use lab::{BROKEN_POLICY, Policies, Wiring, find_program};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Set in the process that is to end.
@@ -125,11 +125,7 @@ fn ends(end: End) -> Result<()> {
 
 /// A `PATH` on which `setpriv` does its work once the process that started it has ended.
 fn late_setpriv(folder: &Path) -> Result<OsString> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let real = env::split_paths(&path)
-        .map(|dir| dir.join("setpriv"))
-        .find(|program| program.is_file())
-        .context("`setpriv` is not on PATH")?;
+    let real = find_program("setpriv")?;
     let late = folder.join("setpriv");
     let script = format!(
         "#!/bin/sh\nwhile [ -d /proc/$PPID ]; do :; done\nexec {} \"$@\"\n",
@@ -137,6 +133,7 @@ fn late_setpriv(folder: &Path) -> Result<OsString> {
     );
     fs::write(&late, script)?;
     fs::set_permissions(&late, Permissions::from_mode(0o755))?;
+    let path = env::var_os("PATH").unwrap_or_default();
     let first = std::iter::once(folder.to_owned());
     Ok(env::join_paths(first.chain(env::split_paths(&path)))?)
 }

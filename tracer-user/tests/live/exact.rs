@@ -13,6 +13,9 @@ use tracer_policy::model::Protocol;
 use crate::agent::Agent;
 use crate::watch;
 
+/// Labels of what the rule drops, where its flow is known.
+pub(crate) const VAULT: [&str; 1] = [r#"destination_workload="vault""#];
+
 pub(crate) fn rule(lab: &Lab) -> Result<InstalledRule<'_>> {
     let rule = Rule {
         backend: Backend::Nftables,
@@ -77,21 +80,26 @@ pub(crate) fn value(agent: &Agent<'_>, metric: &str) -> Result<u64> {
     Ok(value.with_context(|| format!("no {metric}"))?.parse()?)
 }
 
+/// Fills a table that has room for 100 flows; returns how many packets are known by their destination.
+fn fill(agent: &Agent<'_>, rule: &InstalledRule<'_>, reason: &str) -> Result<u64> {
+    flood(agent, rule, 200, 200, &[reason])?;
+    let known = agent.sum("tracer_drops_total", &VAULT)?;
+    ensure!(known < 200, "{known} of 200 flows found room for 100");
+    Ok(known)
+}
+
 #[test]
 fn what_is_in_a_full_table_is_found_there() {
     let Some(lab) = watch::lab(Wiring::Bridge) else {
         return;
     };
-    let vault = [r#"destination_workload="vault""#];
     let rule = rule(&lab).unwrap();
     let agent = Agent::start_with(&lab, &["--flows", "100"]).unwrap();
     let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
-    flood(&agent, &rule, 200, 200, &[&reason]).unwrap();
-    let there = agent.sum("tracer_drops_total", &vault).unwrap();
-    assert!(there < 200, "{there} of 200 flows found room for 100");
+    let there = fill(&agent, &rule, &reason).unwrap();
     // In turns with those that are not.
     flood(&agent, &rule, 200, 1_000, &[&reason]).unwrap();
-    let counted = agent.until("tracer_drops_total", &vault, 6 * there);
+    let counted = agent.until("tracer_drops_total", &VAULT, 6 * there);
     assert_eq!(counted.unwrap(), 6 * there);
     agent.stop().unwrap();
 }
@@ -101,14 +109,10 @@ fn flows_that_are_over_make_room_for_others() {
     let Some(lab) = watch::lab(Wiring::Bridge) else {
         return;
     };
-    let vault = [r#"destination_workload="vault""#];
     let rule = rule(&lab).unwrap();
     let agent = Agent::start_with(&lab, &["--flows", "100", "--idle", "1s"]).unwrap();
-    // More than there is room for: the table is full then.
     let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
-    flood(&agent, &rule, 200, 200, &[&reason]).unwrap();
-    let full = agent.sum("tracer_drops_total", &vault).unwrap();
-    assert!(full < 200, "{full} of 200 flows found room for 100");
+    let full = fill(&agent, &rule, &reason).unwrap();
     // One that finds room is known by its destination; every other is counted by its reason alone.
     let deadline = Instant::now() + Duration::from_mins(1);
     let mut new = destinations(&lab, 2_000).into_iter().skip(200);
@@ -119,7 +123,7 @@ fn flows_that_are_over_make_room_for_others() {
         let dropped = rule.packets().unwrap();
         let counted = agent.until("tracer_drops_total", &[&reason], dropped);
         assert_eq!(counted.unwrap(), dropped);
-        if agent.sum("tracer_drops_total", &vault).unwrap() > full {
+        if agent.sum("tracer_drops_total", &VAULT).unwrap() > full {
             break;
         }
     }

@@ -12,11 +12,10 @@ use lab::{Bpffs, Lab, Wiring, kernel};
 use tempfile::TempDir;
 
 use crate::agent::Agent;
-use crate::exact::{destinations, flood, rule};
+use crate::exact::{VAULT, destinations, flood, rule};
 use crate::watch;
 
 const FLOWS: u16 = 2_000;
-const VAULT: [&str; 1] = [r#"destination_workload="vault""#];
 
 /// What agents leave to each other.
 pub(crate) struct Pins {
