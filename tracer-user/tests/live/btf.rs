@@ -9,6 +9,7 @@ use serde_json::Value;
 use tracer_policy::model::Protocol;
 
 use crate::agent::Agent;
+use crate::exact::VAULT;
 use crate::watch;
 
 const PORT: u16 = 8201;
@@ -54,8 +55,7 @@ fn a_copy_of_the_kernels_btf_does_as_well() {
     };
     let _rule = rule.install(lab.node()).unwrap();
     traffic::udp_send(lab.remote(), SocketAddr::new(vault, PORT), 3, b"x").unwrap();
-    let labels = [r#"destination_workload="vault""#];
-    let counted = agent.until("tracer_drops_total", &labels, 3).unwrap();
+    let counted = agent.until("tracer_drops_total", &VAULT, 3).unwrap();
     assert_eq!(counted, 3);
     agent.stop().unwrap();
 }

@@ -16,6 +16,11 @@ use crate::watch;
 /// Labels of what the rule drops, where its flow is known.
 pub(crate) const VAULT: [&str; 1] = [r#"destination_workload="vault""#];
 
+/// The label of all that it drops.
+pub(crate) fn by_reason() -> String {
+    format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"))
+}
+
 pub(crate) fn rule(lab: &Lab) -> Result<InstalledRule<'_>> {
     let rule = Rule {
         backend: Backend::Nftables,
@@ -95,7 +100,7 @@ fn what_is_in_a_full_table_is_found_there() {
     };
     let rule = rule(&lab).unwrap();
     let agent = Agent::start_with(&lab, &["--flows", "100"]).unwrap();
-    let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
+    let reason = by_reason();
     let there = fill(&agent, &rule, &reason).unwrap();
     // In turns with those that are not.
     flood(&agent, &rule, 200, 1_000, &[&reason]).unwrap();
@@ -111,7 +116,7 @@ fn flows_that_are_over_make_room_for_others() {
     };
     let rule = rule(&lab).unwrap();
     let agent = Agent::start_with(&lab, &["--flows", "100", "--idle", "1s"]).unwrap();
-    let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
+    let reason = by_reason();
     let full = fill(&agent, &rule, &reason).unwrap();
     // One that finds room is known by its destination; every other is counted by its reason alone.
     let deadline = Instant::now() + Duration::from_mins(1);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tracer_policy::model::Protocol;
 
 use crate::agent::Agent;
+use crate::exact::VAULT;
 use crate::restart::Pins;
 use crate::watch;
 
@@ -86,8 +87,7 @@ fn an_ordinary_user_with_four_capabilities_captures_and_gives_up_one() {
     };
     let rule = rule.install(lab.node()).unwrap();
     traffic::udp_send(lab.remote(), SocketAddr::new(vault, PORT), PACKETS, b"x").unwrap();
-    let labels = [r#"destination_workload="vault""#];
-    let counted = agent.until("tracer_drops_total", &labels, PACKETS).unwrap();
+    let counted = agent.until("tracer_drops_total", &VAULT, PACKETS).unwrap();
     assert_eq!((counted, rule.packets().unwrap()), (PACKETS, PACKETS));
     agent.stop().unwrap();
 }
@@ -127,8 +127,7 @@ fn as_the_daemonset_runs_it_it_names_tcx_programs_by_their_pinned_links() {
 
     let vault = lab.pod("vault-0").addresses().of(Family::V4);
     traffic::udp_send(lab.remote(), SocketAddr::new(vault, PORT), PACKETS, b"x").unwrap();
-    let labels = [r#"destination_workload="vault""#];
-    agent.until("tracer_drops_total", &labels, PACKETS).unwrap();
+    agent.until("tracer_drops_total", &VAULT, PACKETS).unwrap();
     let told = agent.watch(&["--last", "1"]).output().unwrap();
     let drop: Value = serde_json::from_slice(&told.stdout).unwrap_or_else(|_| panic!("{told:?}"));
     let programs = drop["drop"]["programs"].as_array().unwrap();

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::traffic::{Until, udp_flood};
-use lab::{Bpffs, Lab, Wiring, kernel};
+use lab::{Bpffs, Lab, Wiring};
 use tempfile::TempDir;
 
 use crate::agent::Agent;
-use crate::exact::{VAULT, destinations, flood, rule};
+use crate::exact::{VAULT, by_reason, destinations, flood, rule};
 use crate::watch;
 
 const FLOWS: u16 = 2_000;
@@ -142,7 +142,7 @@ fn what_found_no_room_is_handed_over_too() {
     };
     let pins = Pins::new().unwrap();
     let rule = rule(&lab).unwrap();
-    let reason = format!("reason=\"{}\"", kernel::reason("NETFILTER_DROP"));
+    let reason = by_reason();
     let agent = pins.start(&lab, &["--flows", "100"]).unwrap();
     flood(&agent, &rule, FLOWS, u64::from(FLOWS), &[&reason]).unwrap();
     agent.kill().unwrap();
