@@ -111,13 +111,14 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
             count!(this, folded);
             return;
         }
-        if flows::again(key, lately) {
-            streak::begin(this, key, lately);
-            count!(this, folded);
-            return;
-        }
-        if flows::are_full(scratch, lately) {
-            return has_no_room(this, event.reason);
+        match flows::again(scratch, key, lately) {
+            Some(Counted::Again) => {
+                streak::begin(this, key, lately);
+                count!(this, folded);
+                return;
+            }
+            Some(_) => return has_no_room(this, event.reason),
+            None => {}
         }
     }
 
@@ -125,12 +126,13 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
     parse(ctx, this, event, &packet);
     if !is_plain {
         key.fill_headers(event);
-        if flows::again(key, lately) {
-            count!(this, folded);
-            return;
-        }
-        if flows::are_full(scratch, lately) {
-            return has_no_room(this, event.reason);
+        match flows::again(scratch, key, lately) {
+            Some(Counted::Again) => {
+                count!(this, folded);
+                return;
+            }
+            Some(_) => return has_no_room(this, event.reason),
+            None => {}
         }
     }
 

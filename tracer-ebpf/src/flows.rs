@@ -9,6 +9,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use tracer_common::{FlowKey, FlowValue, HEAD, REASONS, reason_bit};
 
+use crate::recent::Recent;
 use crate::state::Scratch;
 
 /// User space sets the size.
@@ -36,10 +37,29 @@ pub(crate) enum Counted {
     NoRoom,
 }
 
-/// Adds a packet to its flow; `true` where the flow is known.
+/// Adds a packet to its flow, or finds that there is no room for it; `None` where it is to be entered. `lately`: the
+/// time by the timer's ticks.
 #[inline(always)]
-pub(crate) fn again(key: &FlowKey, now: u64) -> bool {
-    add(key, 1, now)
+pub(crate) fn again(scratch: *mut Scratch, key: &FlowKey, lately: u64) -> Option<Counted> {
+    let recent = Recent::of(key);
+    // Room that is made since is found in the timer's next tick. In a flood of new flows most packets end here,
+    // and nothing of them is read that is not counted.
+    // SAFETY: the scratch is a live map value of this CPU.
+    let is_full = unsafe { (*scratch).full_ns == lately };
+    // Read where it is not needed, too: its memory is on the way while the table is looked into, and at hand when
+    // the flow is entered.
+    if is_full {
+        if !recent.is_there(lately) {
+            return Some(Counted::NoRoom);
+        }
+    } else {
+        recent.fetch();
+    }
+    if add(key, 1, lately) {
+        recent.renew(lately);
+        return Some(Counted::Again);
+    }
+    is_full.then_some(Counted::NoRoom)
 }
 
 /// Adds packets to their flow; `true` where the flow is known.
@@ -71,24 +91,19 @@ pub(crate) fn enter(scratch: *mut Scratch, now: u64) -> Counted {
         (&(*scratch).key, &*value)
     };
     match FLOWS.insert(key, value, NEW) {
-        Ok(()) => Counted::First,
+        Ok(()) => {
+            Recent::of(key).renew(now);
+            Counted::First
+        }
         Err(FULL) => {
             // SAFETY: as above; the reference into the scratch is not used any more.
             unsafe { (*scratch).full_ns = (*scratch).tick_ns };
             Counted::NoRoom
         }
         // Another CPU was first.
-        Err(_) if again(key, now) => Counted::Again,
+        Err(_) if add(key, 1, now) => Counted::Again,
         Err(_) => Counted::NoRoom,
     }
-}
-
-/// Whether the table was full within this tick of the timer: room that is made since is found in the next. In a
-/// flood of new flows most packets end here, and nothing of them is read that is not counted.
-#[inline(always)]
-pub(crate) fn are_full(scratch: *mut Scratch, lately: u64) -> bool {
-    // SAFETY: the scratch is a live map value of this CPU.
-    unsafe { (*scratch).full_ns == lately }
 }
 
 /// Counts packets by their reason alone.

@@ -41,6 +41,7 @@ mod drops;
 mod flows;
 mod handover;
 mod pages;
+mod recent;
 mod ring;
 mod skb;
 mod state;

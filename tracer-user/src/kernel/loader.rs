@@ -91,15 +91,19 @@ impl Loader<'_> {
         wait: bool,
     ) -> Result<Parts, Error> {
         let level = log_level(self.options.log_level);
+        let flows = self.options.flows.clamp(1, MAX_FLOWS);
+        let recent = flows.next_power_of_two();
         let mut loader = EbpfLoader::new();
         loader
             // The programs hold no CO-RE relocations.
             .btf(None)
             .override_global("CONFIG", config.as_bytes(), true)
             .override_global("REASONS", &self.selection.bitmap, true)
+            .override_global("RECENT_SIZE", &recent, true)
             .override_global(aya_log::LEVEL, &level, false)
             .map_max_entries("EVENTS", ring_size(self.options.ring_bytes))
-            .map_max_entries("FLOWS", self.options.flows.clamp(1, MAX_FLOWS));
+            .map_max_entries("FLOWS", flows)
+            .map_max_entries("RECENT", recent);
         if let Some(claims) = claims {
             loader.map_pin_path("CLAIMS", claims);
         }
