@@ -24,6 +24,8 @@ pub struct Following {
     keeper: Keeper,
     /// Drops that came before their pod was known, or the policy that denies them.
     pub(super) waiting: Waiting,
+    /// Records taken so far.
+    pub(super) taken: u64,
     tidy: Instant,
     /// Until when drops wait for the first whole state.
     start: Option<Instant>,
@@ -37,6 +39,7 @@ impl Following {
             updates,
             keeper,
             waiting: Waiting::default(),
+            taken: 0,
             tidy: now + TIDY,
             start: Some(now + START),
         }

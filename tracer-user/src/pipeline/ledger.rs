@@ -2,6 +2,7 @@
 //!
 //! First line: a [`Head`] as JSON. The rest: [`Marks`] as bytes. It is only ever replaced as a whole.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::Losses;
+use super::waiting::Waiting;
 use crate::kernel::{Marks, Settled};
-use crate::pipeline::Losses;
 use crate::sink::metrics::{Metrics, Series};
 
 /// Version of the file; others are not read.
@@ -91,7 +93,20 @@ pub struct Ledger {
     losses: Arc<Losses>,
     settled: Settled,
     caught_up: watch::Sender<bool>,
+    /// Marks of records that may not all have been given to the sinks.
+    pending: VecDeque<Pending>,
+    /// The last marks, where the ledger has less, and no record has come since.
+    owed: Option<Marks>,
     failed: bool,
+}
+
+/// Marks that are to be settled.
+#[derive(Debug)]
+struct Pending {
+    number: u64,
+    are_caught_up: bool,
+    /// Records taken until then.
+    taken: u64,
 }
 
 impl Ledger {
@@ -108,6 +123,8 @@ impl Ledger {
             losses,
             settled,
             caught_up: watch::Sender::new(false),
+            pending: VecDeque::new(),
+            owed: None,
             failed: false,
         }
     }
@@ -117,8 +134,54 @@ impl Ledger {
         self.caught_up.subscribe()
     }
 
-    /// Writes it: `marks` are of records that the sinks have been given.
-    pub(super) fn write(&mut self, marks: &Marks) {
+    /// Writes what the sinks were given: `marks` are of the records taken so far, `taken` in number, of which
+    /// some wait.
+    pub(super) fn keep(&mut self, mut marks: Marks, taken: u64, waiting: &Waiting) {
+        self.pending.push_back(Pending {
+            number: marks.number(),
+            are_caught_up: marks.are_caught_up(),
+            taken,
+        });
+        self.owed = None;
+        if !waiting.is_empty() {
+            self.owed = Some(marks.clone());
+            marks.take_back(waiting.records());
+        }
+        self.write(&marks);
+        self.settle(waiting.first());
+    }
+
+    /// A record is taken that is not in the last marks: there will be others.
+    pub(super) fn take(&mut self) {
+        self.owed = None;
+    }
+
+    /// Whether the sinks have been given what waited at the last marks, once nothing waits any more.
+    pub(super) const fn is_owed(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    /// Nothing waits any more.
+    pub(super) fn all_given(&mut self) {
+        if let Some(marks) = self.owed.take() {
+            self.write(&marks);
+            self.settle(None);
+        }
+    }
+
+    /// Settles marks whose records the sinks were all given. `first`: the number of the first record that waits.
+    fn settle(&mut self, first: Option<u64>) {
+        let is_given = |pending: &mut Pending| first.is_none_or(|first| first > pending.taken);
+        while let Some(given) = self.pending.pop_front_if(is_given) {
+            self.settled.settle(given.number);
+            if given.are_caught_up {
+                self.caught_up.send_replace(true);
+            }
+        }
+    }
+
+    /// Where it cannot be written, flows must be let go of all the same.
+    fn write(&mut self, marks: &Marks) {
         match self.replace(marks) {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
@@ -129,11 +192,6 @@ impl Ledger {
                 );
             }
             Err(_) => {}
-        }
-        // Also where it could not be written: flows must be let go of all the same.
-        self.settled.settle(marks);
-        if marks.are_caught_up() {
-            self.caught_up.send_replace(true);
         }
     }
 

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use queue::{Next, Record};
 use tokio_util::sync::CancellationToken;
-use waiting::{Held, Released};
+use waiting::{Held, Released, Waiting};
 
 use crate::attribute::Attributor;
 use crate::decode::{DecodeError, Decoder, RawDrop};
@@ -235,6 +235,7 @@ fn follow(
                 break 'records;
             }
         }
+        keep_up(stages, following, outlet)?;
         let next = match early.pop_front().or_else(|| receiver.try_next()) {
             Some(next) => next,
             None => {
@@ -268,12 +269,13 @@ fn follow(
             break;
         }
     }
+    keep_up(stages, following, outlet)?;
     outlet.flush()
 }
 
 /// Keeps what was told, but for what waits here.
 fn keep(
-    mut marks: Marks,
+    marks: Marks,
     stages: &mut Stages,
     following: Option<&Following>,
     outlet: &mut Outlet,
@@ -282,10 +284,22 @@ fn keep(
         return Ok(());
     };
     outlet.flush()?;
-    if let Some(following) = following {
-        marks.take_back(following.waiting.records());
+    match following {
+        Some(following) => ledger.keep(marks, following.taken, &following.waiting),
+        None => ledger.keep(marks, 0, &Waiting::default()),
     }
-    ledger.write(&marks);
+    Ok(())
+}
+
+/// Keeps what was given since the last marks, once nothing waits any more.
+fn keep_up(stages: &mut Stages, following: &Following, outlet: &mut Outlet) -> std::io::Result<()> {
+    if let Some(ledger) = &mut stages.ledger
+        && ledger.is_owed()
+        && following.waiting.is_empty()
+    {
+        outlet.flush()?;
+        ledger.all_given();
+    }
     Ok(())
 }
 
@@ -293,10 +307,16 @@ fn keep(
 fn take(
     record: Record,
     stages: &mut Stages,
-    following: Option<&mut Following>,
+    mut following: Option<&mut Following>,
     outlet: &mut Outlet,
     losses: &Losses,
 ) -> std::io::Result<bool> {
+    if let Some(ledger) = &mut stages.ledger {
+        ledger.take();
+    }
+    if let Some(following) = &mut following {
+        following.taken += 1;
+    }
     if !stages.decoder.wants(record.bytes()) {
         return Ok(true);
     }
@@ -312,7 +332,13 @@ fn take(
         return give(&raw, time, stages, outlet);
     };
     let time = following.time(&raw, stages);
-    let held = Held { raw, time, record };
+    let number = following.taken;
+    let held = Held {
+        raw,
+        time,
+        record,
+        number,
+    };
     match following.hold_unknown(held, &stages.attributor) {
         Some(held) => judge(held, stages, following, outlet),
         None => Ok(true),

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
 use tracer_common::{ABI, DropEvent, Headers, MAGIC, RECORD, field, has};
 use tracer_policy::model::ObjectRef;
 use zerocopy::{FromZeros as _, IntoBytes as _};
@@ -15,8 +16,10 @@ use crate::cluster::live::{Keeper, Status, Update, Updates};
 use crate::cluster::object::{Object, Unknown};
 use crate::decode::Resolve;
 use crate::filter::Filter;
+use crate::kernel::Settled;
 use crate::record::{Class, PolicyVerdict};
 use crate::sink::Sink;
+use crate::sink::metrics::Metrics;
 
 pub(super) const WEB: &str = "10.42.1.5";
 const CLIENT: &str = "10.42.1.6";
@@ -183,6 +186,7 @@ impl Line {
         while let Some(held) = self.following.waiting.release_any() {
             give(&held.raw, held.time, &mut self.stages, &mut self.outlet).unwrap();
         }
+        keep_up(&mut self.stages, &self.following, &mut self.outlet).unwrap();
         self.told.take()
     }
 }
@@ -328,4 +332,92 @@ fn records_that_cannot_be_decoded_are_counted_and_said_once_a_kind() {
     });
     assert_eq!(line.losses.decode(), 6);
     assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
+/// A line that keeps a ledger at a path.
+struct Books {
+    line: Line,
+    settled: Settled,
+    caught_up: watch::Receiver<bool>,
+    folder: TempDir,
+}
+
+impl Books {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settled = Settled::default();
+        let ledger = Ledger::new(
+            folder.path().join("ledger"),
+            Arc::new(Metrics::new(100).unwrap()),
+            Arc::default(),
+            settled.clone(),
+        );
+        let caught_up = ledger.caught_up();
+        let mut line = Line::new();
+        line.stages.ledger = Some(ledger);
+        Self {
+            line,
+            settled,
+            caught_up,
+            folder,
+        }
+    }
+
+    /// A packet from `from` is dropped, and marked as told.
+    fn drop_from(&mut self, number: u64, from: &str) {
+        self.line.drop_from(from);
+        let marks = Marks::of_record(number, &event(from, WEB));
+        let Line {
+            stages,
+            following,
+            outlet,
+            ..
+        } = &mut self.line;
+        keep(marks, stages, Some(following), outlet).unwrap();
+    }
+
+    /// Packets that the next agent takes for told, and the marks that are settled.
+    fn kept(&self) -> (u64, u64) {
+        let past = Past::read(&self.folder.path().join("ledger")).unwrap();
+        (past.marks.packets(), self.settled.number())
+    }
+}
+
+const UNKNOWN: &str = "10.42.1.99";
+
+#[test]
+fn what_waits_is_settled_once_the_sinks_have_it() {
+    let mut books = Books::new();
+    books.drop_from(1, UNKNOWN);
+    assert_eq!(books.kept(), (0, 0), "it waits");
+    assert!(!*books.caught_up.borrow());
+    assert_eq!(books.line.end().len(), 1);
+    assert_eq!(books.kept(), (1, 1));
+    assert!(*books.caught_up.borrow());
+}
+
+#[test]
+fn what_comes_after_the_marks_is_in_the_next() {
+    let mut books = Books::new();
+    books.drop_from(1, UNKNOWN);
+    books.line.drop_from(CLIENT);
+    books.line.end();
+    // These marks would have the next agent tell the second one again.
+    assert_eq!(books.kept(), (0, 0));
+    books.drop_from(2, CLIENT);
+    books.line.end();
+    assert_eq!(books.kept(), (1, 2));
+}
+
+#[test]
+fn who_waits_all_the_time_holds_up_nobody_else() {
+    let mut books = Books::new();
+    books.line.close();
+    books.drop_from(1, CLIENT);
+    assert_eq!(books.kept(), (1, 1));
+    books.drop_from(2, UNKNOWN);
+    let first = books.line.following.waiting.release_any().unwrap();
+    books.drop_from(3, UNKNOWN);
+    assert_eq!(books.kept(), (0, 2), "the second has gone, the third waits");
+    assert_eq!(first.number, 2);
 }

@@ -21,6 +21,8 @@ pub(super) struct Held {
     pub(super) raw: RawDrop,
     pub(super) time: Timestamp,
     pub(super) record: Record,
+    /// Records taken until then, with this one.
+    pub(super) number: u64,
 }
 
 /// A drop that need not wait any more.
@@ -92,6 +94,17 @@ impl Waiting {
         all.map(|entry| entry.held.record.bytes())
     }
 
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.unknown.is_empty() && self.disputed.is_empty()
+    }
+
+    /// The number of the first record that waits.
+    pub(super) fn first(&self) -> Option<u64> {
+        let all = self.unknown.iter().chain(&self.disputed);
+        all.map(|entry| entry.held.number).min()
+    }
+
     /// A drop that need not wait any more.
     pub(super) fn release(
         &mut self,
@@ -145,6 +158,7 @@ mod tests {
             raw,
             time: Timestamp::UNIX_EPOCH,
             record: Record::of(b"record"),
+            number: source_port.into(),
         }
     }
 

@@ -45,18 +45,23 @@ pub struct Marks {
 pub struct Settled(Arc<AtomicU64>);
 
 impl Settled {
-    /// These marks are kept.
-    pub fn settle(&self, marks: &Marks) {
-        self.0.store(marks.number, Ordering::Release);
+    /// The marks of this number are kept, and all before them.
+    pub fn settle(&self, number: u64) {
+        self.0.store(number, Ordering::Release);
     }
 
     /// The number of the last ones.
-    pub(in super::super) fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
 
 impl Marks {
+    /// Which marks of this process they are, from 1 on.
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Whether they have everything that was counted before this process started.
     pub const fn are_caught_up(&self) -> bool {
         self.caught_up
@@ -79,6 +84,32 @@ impl Marks {
                 *packets -= here;
             }
         }
+    }
+
+    /// Marks of one record that was told.
+    #[cfg(test)]
+    pub(crate) fn of_record(number: u64, event: &DropEvent) -> Self {
+        let told = Told {
+            key: FlowKey::of(event),
+            packets: event.count,
+            first_ns: event.ktime_ns,
+        };
+        Self {
+            sets: vec![MarkSet {
+                generation: "this".into(),
+                flows: vec![told],
+                overflow: Vec::new(),
+            }],
+            number,
+            caught_up: true,
+        }
+    }
+
+    /// Packets that they say were told.
+    #[cfg(test)]
+    pub(crate) fn packets(&self) -> u64 {
+        let flows = self.sets.iter().flat_map(|set| &set.flows);
+        flows.map(|told| told.packets).sum()
     }
 
     pub(in super::super) fn of(&self, generation: &str) -> Option<&MarkSet> {
