@@ -48,10 +48,12 @@ pub(in super::super) struct Generation {
 }
 
 impl Generation {
-    fn new(fingerprint: u64) -> Self {
-        let now = Timestamp::now().as_nanosecond();
+    /// A generation made at this time, or as much later as it takes to be the youngest: clocks are set back.
+    fn new(fingerprint: u64, now: Timestamp, others: impl Iterator<Item = Self>) -> Self {
+        let now = u64::try_from(now.as_nanosecond()).unwrap_or(0);
+        let youngest = others.map(|other| other.created).max();
         Self {
-            created: u64::try_from(now).unwrap_or(0),
+            created: youngest.map_or(now, |youngest| now.max(youngest.saturating_add(1))),
             abi: ABI,
             fingerprint,
         }
@@ -127,7 +129,9 @@ impl Home {
 
     /// A new generation's folder.
     pub(in super::super) fn make(&self, fingerprint: u64) -> io::Result<Generation> {
-        let generation = Generation::new(fingerprint);
+        let there = folders(&self.folder);
+        let others = there.iter().filter_map(|(name, _)| Generation::parse(name));
+        let generation = Generation::new(fingerprint, Timestamp::now(), others);
         fs::create_dir(self.path(&generation))?;
         Ok(generation)
     }
@@ -242,11 +246,14 @@ fn folder_name(agent: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
     #[test]
     fn a_generation_is_found_again_by_its_name() {
-        let generation = Generation::new(fingerprint([b"programs".as_slice()]));
+        let programs = fingerprint([b"programs".as_slice()]);
+        let generation = Generation::new(programs, Timestamp::now(), iter::empty());
         let name = generation.name();
         assert!(!name.contains('.'), "{name}");
         assert_eq!(Generation::parse(&name), Some(generation.clone()));
@@ -255,6 +262,16 @@ mod tests {
         for other in ["", "claims", "1-v2", "1-v2-zz", "1-2-3", "1-v2-3-4"] {
             assert_eq!(Generation::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_new_one_is_the_youngest_whatever_the_clock_says() {
+        let [early, late] = [1_000, 2_000].map(|second| Timestamp::from_second(second).unwrap());
+        let first = Generation::new(1, late, iter::empty());
+        let second = Generation::new(2, early, iter::once(first.clone()));
+        let third = Generation::new(3, late, [first.clone(), second.clone()].into_iter());
+        assert!(first < second && second < third);
+        assert!(first.name() < second.name() && second.name() < third.name());
     }
 
     #[test]
