@@ -113,13 +113,13 @@ pub const STREAK_NS: u64 = 100_000_000;
 /// flow and what stands here add up. A flood is mostly one flow, and needs no look-up then.
 ///
 /// Another CPU reads it from the first field to the last. What it has read belongs together where `begun` and
-/// `begins` are the same, because a new streak writes `begins` first and `begun` last.
+/// `begins` are the same, because a streak that begins or ends writes `begins` first and `begun` last.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
 #[repr(C)]
 pub struct Streak {
-    /// How many streaks have begun.
+    /// How many streaks have begun or ended.
     pub begun: u64,
     /// The flow.
     pub key: FlowKey,
@@ -129,7 +129,7 @@ pub struct Streak {
     pub last_ns: u64,
     /// When the flow was looked up.
     pub since_ns: u64,
-    /// How many streaks begin or have begun.
+    /// How many streaks begin, end, or have done so.
     pub begins: u64,
 }
 

@@ -69,10 +69,14 @@ pub(crate) fn add(key: &FlowKey, packets: u64, now: u64) -> bool {
         return false;
     };
     // SAFETY: the pointer is a live map value, checked by the verifier; CPUs share it, hence the
-    // atomic. The time is one word, and whoever writes it last is right enough.
+    // atomic. The time is one word, and of CPUs that write it at once each is right enough; what a streak
+    // brings in late does not set it back.
     unsafe {
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*flow).packets, packets);
-        (&raw mut (*flow).last_ns).write_volatile(now);
+        let last = &raw mut (*flow).last_ns;
+        if last.read_volatile() < now {
+            last.write_volatile(now);
+        }
     }
     true
 }

@@ -46,7 +46,7 @@ pub(crate) fn begin(this: This, key: &FlowKey, now: u64) {
 }
 
 /// Brings what was counted into the table. It is taken away here first: for a moment it stands nowhere, and
-/// never in both places.
+/// never in both places. Until it is there, the streak is not whole, so that nobody takes the flow out.
 #[inline(always)]
 pub(crate) fn end(this: This) {
     let streak = of(this);
@@ -55,16 +55,20 @@ pub(crate) fn end(this: This) {
     if packets == 0 {
         return;
     }
-    // SAFETY: as in `goes_on`.
-    let key = unsafe {
+    // SAFETY: as in `goes_on`; volatile, for the order.
+    let (key, number) = unsafe {
+        let number = (*streak).begins + 1;
+        (&raw mut (*streak).begins).write_volatile(number);
         (&raw mut (*streak).packets).write_volatile(0);
-        &(*streak).key
+        (&(*streak).key, number)
     };
     if !flows::add(key, packets, last_ns) {
         // Taken out of the table just when it went on.
         flows::overflow(key.reason, packets);
         count!(this, overflowed, packets);
     }
+    // SAFETY: as above.
+    unsafe { (&raw mut (*streak).begun).write_volatile(number) };
 }
 
 #[inline(always)]
