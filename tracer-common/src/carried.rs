@@ -40,6 +40,18 @@ pub const fn is_error(protocol: u8, kind: u8) -> bool {
     }
 }
 
+/// Whether an ICMP error is an answer to a packet that goes no further: `iptables`' and nftables' `reject` send
+/// no others. A redirect is not, nor is a packet's being too big.
+#[inline(always)]
+#[must_use]
+pub const fn is_refusal(protocol: u8, kind: u8, code: u8) -> bool {
+    match protocol {
+        protocol::ICMP => kind == 3 && code != 4,
+        protocol::ICMPV6 => kind == 1,
+        _ => false,
+    }
+}
+
 /// Tells what a packet carries from what others do, by its ends, its protocol, its destination port and its
 /// VXLAN; 0 where it carries nothing that can be read. As in [`crate::FlowKey`], the source port is left out.
 #[inline(always)]
@@ -179,6 +191,18 @@ mod tests {
         let icmp = |kind| [ipv4(1, 9), vec![kind, 0, 0, 0, 0, 0, 0, 0], about.clone()].concat();
         assert_ne!(of(&icmp(3)), 0);
         assert_eq!(of(&icmp(8)), 0);
+    }
+
+    #[test]
+    fn what_goes_on_is_not_refused() {
+        let [redirect, too_big, time_exceeded] = [(5, 1), (3, 4), (11, 0)];
+        for (kind, code) in [redirect, too_big, time_exceeded] {
+            assert!(!is_refusal(protocol::ICMP, kind, code), "{kind}/{code}");
+        }
+        // `icmp-port-unreachable`, `icmp-admin-prohibited`, and their IPv6 twins.
+        assert!(is_refusal(protocol::ICMP, 3, 3) && is_refusal(protocol::ICMP, 3, 13));
+        assert!(is_refusal(protocol::ICMPV6, 1, 4) && is_refusal(protocol::ICMPV6, 1, 1));
+        assert!(!is_refusal(protocol::ICMPV6, 2, 0) && !is_refusal(protocol::ICMPV6, 137, 0));
     }
 
     #[test]

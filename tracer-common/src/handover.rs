@@ -2,7 +2,8 @@
 //!
 //! Both run for each drop, the older ones first, as they were attached first. The order of steps is in
 //! `tracer-user/src/kernel/pin/handover.rs`. All versions of tracer must agree on these numbers, and on
-//! the maps `MODE` (a `u32` at [`MODE`]) and `CLAIMS` (one `u64` a CPU).
+//! the maps `MODE` (a `u32` at [`MODE`]) and `CLAIMS` (two `u64` a CPU, the last claim first; of which earlier ones
+//! knew the first).
 
 /// Where in `MODE` what follows stands.
 pub const MODE: u32 = 0;

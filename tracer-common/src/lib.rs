@@ -17,7 +17,7 @@ pub mod handover;
 mod packet;
 mod state;
 
-pub use carried::{carried, is_error, is_vxlan, vxlan};
+pub use carried::{carried, is_error, is_refusal, is_vxlan, vxlan};
 pub use config::{
     ABSENT, Config, PAGES_CALL, REASON_WORDS, REASONS, feature, reason_at, reason_bit,
 };

@@ -15,6 +15,13 @@ pub mod ethertype {
     pub const VLAN: u16 = 0x8100;
     /// IEEE 802.1ad service tag.
     pub const QINQ: u16 = 0x88a8;
+
+    /// Whether it is one of IP's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_ip(ethertype: u16) -> bool {
+        matches!(ethertype, IPV4 | IPV6)
+    }
 }
 
 /// IP protocol numbers, <https://www.iana.org/assignments/protocol-numbers>.

@@ -3,6 +3,8 @@
 use aya_ebpf::macros::kprobe;
 use aya_ebpf::programs::ProbeContext;
 
+use tracer_common::protocol;
+
 use crate::drops::{on_icmp_send, on_reset};
 
 /// An ICMP error, on kernels without the tracepoint.
@@ -12,7 +14,7 @@ use crate::drops::{on_icmp_send, on_reset};
 /// ```
 #[kprobe]
 pub fn icmp_send_probe(ctx: ProbeContext) -> u32 {
-    icmp(&ctx)
+    icmp(&ctx, protocol::ICMP)
 }
 
 /// An `ICMPv6` error.
@@ -22,7 +24,7 @@ pub fn icmp_send_probe(ctx: ProbeContext) -> u32 {
 /// ```
 #[kprobe]
 pub fn icmp6_send_probe(ctx: ProbeContext) -> u32 {
-    icmp(&ctx)
+    icmp(&ctx, protocol::ICMPV6)
 }
 
 /// A TCP reset.
@@ -43,9 +45,9 @@ pub fn reset6_probe(ctx: ProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn icmp(ctx: &ProbeContext) -> u32 {
+fn icmp(ctx: &ProbeContext, protocol: u8) -> u32 {
     if let (Some(skb), Some(kind), Some(code)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        on_icmp_send(skb, kind, code);
+        on_icmp_send(protocol, skb, kind, code);
     }
     0
 }

@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use aya_ebpf::Global;
-use tracer_common::{Config, REASON_WORDS, feature, reason_bit};
+use tracer_common::{Config, REASON_WORDS, ethertype, feature, reason_bit};
 
 #[unsafe(no_mangle)]
 pub(crate) static CONFIG: Global<Config> = Global::new(Config::EMPTY);
@@ -38,7 +38,7 @@ pub(crate) fn wants(reason: u32, location: u64) -> bool {
     }
     if features & feature::BY_LOCATION != 0 {
         return location.wrapping_sub(config!(netfilter_start)) < config!(netfilter_size)
-            || location.wrapping_sub(config!(tc_ingress_start)) < config!(tc_ingress_size)
+            || is_at_tc_ingress(location)
             || location.wrapping_sub(config!(tc_egress_start)) < config!(tc_egress_size);
     }
     let Some((word, bit)) = reason_bit(reason) else {
@@ -50,4 +50,18 @@ pub(crate) fn wants(reason: u32, location: u64) -> bool {
     // SAFETY: `word` is inside the array; see `config!` for the rest.
     let reasons = unsafe { core::ptr::read_volatile((&raw const REASONS).cast::<u64>().add(word)) };
     reasons & bit != 0
+}
+
+/// Whether a drop there is of a protocol that nobody understands: where the place tells what is of interest, the
+/// function that frees what tc drops on ingress frees those too, which are nobody's policy.
+#[inline(always)]
+pub(crate) fn is_unknown_protocol(location: u64, ethertype: u16) -> bool {
+    config!(features) & feature::BY_LOCATION != 0
+        && is_at_tc_ingress(location)
+        && !ethertype::is_ip(ethertype)
+}
+
+#[inline(always)]
+fn is_at_tc_ingress(location: u64) -> bool {
+    location.wrapping_sub(config!(tc_ingress_start)) < config!(tc_ingress_size)
 }

@@ -7,11 +7,11 @@ use aya_ebpf::EbpfContext;
 use aya_log_ebpf::{debug, warn};
 use tracer_common::{
     ABI, DropEvent, HEAD, Headers, IFNAME, MAGIC, NOTE_RESET, RECORD, carried, ethertype, field,
-    parse_into,
+    is_refusal, parse_into,
 };
 
 use crate::clock;
-use crate::config::{has_reason, wants};
+use crate::config::{has_reason, is_unknown_protocol, wants};
 use crate::flows::{self, Counted};
 use crate::handover::{is_at_tables, is_ours};
 use crate::ring;
@@ -30,27 +30,30 @@ pub(crate) fn on_drop<A: Access>(ctx: &impl EbpfContext, skb: u64, location: u64
         count!(this, ignored);
         return;
     }
-    if !is_ours(skb) {
-        return;
-    }
+    // A claim is laid only to what is counted.
     let Some(scratch) = this.enter() else {
         count!(this, nested);
         return;
     };
-    let drop = Dropped {
-        skb,
-        location,
-        reason,
-        note,
-    };
-    record::<A>(ctx, this, scratch, &drop);
+    if is_ours(skb) {
+        let drop = Dropped {
+            skb,
+            location,
+            reason,
+            note,
+        };
+        record::<A>(ctx, this, scratch, &drop);
+    }
     this.leave();
 }
 
-/// The kernel is about to answer a packet it will not deliver.
+/// The kernel is about to send an ICMP error for a packet. One that is no refusal says nothing of a drop: a packet
+/// that is redirected goes on, and may be dropped without a word.
 #[inline(always)]
-pub(crate) fn on_icmp_send(skb: u64, kind: u8, code: u8) {
-    on_reply(skb, u32::from(kind) | u32::from(code) << 8);
+pub(crate) fn on_icmp_send(protocol: u8, skb: u64, kind: u8, code: u8) {
+    if is_refusal(protocol, kind, code) {
+        on_reply(skb, u32::from(kind) | u32::from(code) << 8);
+    }
 }
 
 /// The same, with a TCP reset.
@@ -95,6 +98,10 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
     };
     event.fields = if has_reason() { field::REASON } else { 0 };
     event.ethertype = skb.ethertype();
+    if is_unknown_protocol(drop.location, event.ethertype) {
+        count!(this, ignored);
+        return;
+    }
     event.reason = drop.reason;
     event.location = drop.location;
     answer(event, drop);

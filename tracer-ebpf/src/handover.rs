@@ -9,9 +9,10 @@ use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, RETIRED, TAKE_OVER}
 #[map]
 static MODE: Array<u32> = Array::with_max_entries(3, 0);
 
-/// The packet that older programs counted last, by its `sk_buff`'s address; shared with them.
+/// The packets that older programs counted last, by their `sk_buff`s' addresses, the last one first; shared with
+/// them. Two, because an interrupt may drop one between the older programs' turn and ours.
 #[map]
-static CLAIMS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static CLAIMS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
 /// Whether this packet is ours.
 #[inline(always)]
@@ -35,26 +36,43 @@ pub(crate) fn is_at_tables() -> bool {
 /// The rare case.
 #[inline(always)]
 fn decide(mode: u32, skb: u64) -> bool {
-    let Some(claim) = CLAIMS.get_ptr_mut(0) else {
-        return true;
-    };
-    // SAFETY: the pointer is a live map value of this CPU, checked by the verifier.
-    let claimed = unsafe {
-        match mode {
-            CLAIM => {
-                *claim = skb;
-                return true;
-            }
-            RETIRED => return false,
-            _ => {
-                let claimed = *claim == skb;
-                if claimed {
-                    // The address will be used again.
-                    *claim = 0;
-                }
-                claimed
-            }
+    match mode {
+        CLAIM => {
+            claim(skb);
+            true
         }
+        TAKE_OVER => !take_claim(0, skb) && !take_claim(1, skb),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn claim(skb: u64) {
+    let Some(last) = CLAIMS.get_ptr_mut(0) else {
+        return;
     };
-    mode == TAKE_OVER && !claimed
+    // SAFETY: the pointers are live map values of this CPU, checked by the verifier.
+    unsafe {
+        // There is one only where programs of an earlier version made the map.
+        if let Some(last_but_one) = CLAIMS.get_ptr_mut(1) {
+            *last_but_one = *last;
+        }
+        *last = skb;
+    }
+}
+
+/// Whether older programs laid claim to a packet in this place. It is cleared then: the address will be used again.
+#[inline(always)]
+fn take_claim(place: u32, skb: u64) -> bool {
+    let Some(claim) = CLAIMS.get_ptr_mut(place) else {
+        return false;
+    };
+    // SAFETY: as in `claim`.
+    unsafe {
+        let claimed = *claim == skb;
+        if claimed {
+            *claim = 0;
+        }
+        claimed
+    }
 }

@@ -52,6 +52,7 @@ use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 
 use skb::{Copied, Typed};
+use tracer_common::protocol;
 
 /// A packet was dropped.
 ///
@@ -82,14 +83,14 @@ pub fn kfree_skb_raw(ctx: RawTracePointContext) -> i32 {
 /// ```
 #[btf_tracepoint(function = "icmp_send")]
 pub fn icmp_send_btf(ctx: BtfTracePointContext) -> i32 {
-    drops::on_icmp_send(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    drops::on_icmp_send(protocol::ICMP, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
 /// The same without BTF.
 #[raw_tracepoint(tracepoint = "icmp_send")]
 pub fn icmp_send_raw(ctx: RawTracePointContext) -> i32 {
-    drops::on_icmp_send(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    drops::on_icmp_send(protocol::ICMP, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 

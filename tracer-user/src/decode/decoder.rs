@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
-use tracer_common::{ABI, CAPTURE, DropEvent, Headers, MAGIC, field, has};
+use tracer_common::{ABI, CAPTURE, DropEvent, Headers, MAGIC, ethertype, field, has};
 use tracer_policy::model::Protocol;
 use zerocopy::FromBytes;
 
@@ -12,9 +12,6 @@ use super::{
     Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, devices,
     inner, story,
 };
-
-/// Ethertypes of IPv4 and IPv6.
-const IP: [u16; 2] = [0x0800, 0x86dd];
 
 /// Why a record is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +82,6 @@ impl Answers {
 pub struct Decoder {
     resolve: Box<dyn Resolve>,
     answers: Answers,
-    by_location: bool,
     reasons: HashMap<u32, String>,
     symbols: HashMap<u64, Option<String>>,
 }
@@ -96,7 +92,6 @@ impl Decoder {
         Self {
             resolve,
             answers: Answers::default(),
-            by_location: false,
             reasons: HashMap::new(),
             symbols: HashMap::new(),
         }
@@ -109,26 +104,6 @@ impl Decoder {
         self
     }
 
-    /// Says that no reason tells what is of interest, but where a packet was freed.
-    #[must_use]
-    pub const fn by_location(mut self, by_location: bool) -> Self {
-        self.by_location = by_location;
-        self
-    }
-
-    /// Whether a record is of interest. The function that frees what tc drops on ingress frees unknown
-    /// protocols too, which are nobody's policy. What is no record is: it has to be counted.
-    pub fn wants(&mut self, record: &[u8]) -> bool {
-        if !self.by_location {
-            return true;
-        }
-        let Ok(event) = check(record) else {
-            return true;
-        };
-        let mut hook = || self.symbol(event.location).as_deref().and_then(hook_at);
-        IP.contains(&event.ethertype) || hook() != Some(Hook::TcIngress)
-    }
-
     /// Decodes one record, whole.
     pub fn decode(&mut self, record: &[u8]) -> Result<RawDrop, DecodeError> {
         let event = check(record)?;
@@ -139,7 +114,7 @@ impl Decoder {
         };
         let hook = if event.fields & field::REASON == 0 {
             // Where netfilter's verdict is carried out nothing else is freed; where tc's is, unknown protocols are.
-            let ip = event.fields & field::HEADERS != 0 || IP.contains(&event.ethertype);
+            let ip = event.fields & field::HEADERS != 0 || ethertype::is_ip(event.ethertype);
             let hook = location.symbol.as_deref().and_then(hook_at);
             hook.filter(|hook| ip || *hook == Hook::Netfilter)
         } else {

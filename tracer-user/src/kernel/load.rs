@@ -106,8 +106,6 @@ pub struct Capture {
     pub(super) kept: Option<Kept>,
     meter: Meter,
     hooks: Hooks,
-    /// No reason tells what is of interest, but where a packet was freed.
-    by_location: bool,
     names: ReasonNames,
     symbols: LiveSymbols,
     /// The kernel measures as long as this is open.
@@ -261,7 +259,6 @@ impl Capture {
                 reads_pages,
                 missing,
             },
-            by_location,
             names,
             symbols,
             _stats: stats,
@@ -301,9 +298,7 @@ impl Capture {
             reasons: self.names.clone(),
             symbols: self.symbols.clone(),
         };
-        Decoder::new(Box::new(names))
-            .seeing(self.hooks.answers)
-            .by_location(self.by_location)
+        Decoder::new(Box::new(names)).seeing(self.hooks.answers)
     }
 }
 

@@ -317,9 +317,6 @@ fn take(
     if let Some(following) = &mut following {
         following.taken += 1;
     }
-    if !stages.decoder.wants(record.bytes()) {
-        return Ok(true);
-    }
     let raw = match stages.decoder.decode(record.bytes()) {
         Ok(raw) => raw,
         Err(error) => {

@@ -13,10 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use lab::enforcer::{Attach, Enforcer, Tc};
+use lab::enforcer::{self as forwarding, Attach, Backend, Enforcer, Tc, Verdict};
 use lab::plan::{Family, Wiring, api_server};
 use lab::traffic::udp_send;
-use lab::{BROKEN_POLICY, Lab, Policies, kernel};
+use lab::{BROKEN_POLICY, Lab, Netns, Policies, kernel};
 use stage::{
     Lazily, PACKETS, Rule, arrives, capture, capture_in, capture_lazily, packets, possible,
     wait_until,
@@ -153,6 +153,81 @@ fn a_reject_is_told_from_a_drop_where_the_kernel_answers() {
     }
     // The kernel limits its ICMP rate: not every sender is told, the first one is.
     assert_eq!(!replies.is_empty(), heard, "{drops:#?}");
+}
+
+/// The kernel tells a sender of a shorter way, and sends the packet on: what drops it then says nothing.
+#[test]
+fn a_redirect_is_no_reject() {
+    if !possible(&["nft", "ip"]) {
+        return;
+    }
+    let lab = Lab::without_servers(Wiring::Bridge).expect("a lab");
+    let work = || {
+        let mut pods = lab.local_pods();
+        let [from, to] = [(); 2].map(|()| pods.next().expect("a pod"));
+        let to = to.addresses().v4;
+        let default = from.netns().run("ip", &["route", "show", "default"]);
+        let default = default
+            .expect("a route")
+            .replace("default", &to.to_string());
+        let mut route = vec!["route", "replace"];
+        route.extend(default.split_whitespace());
+        from.netns().run("ip", &route).expect("a longer way");
+        let node = lab.node();
+        node.sysctl("net.ipv4.conf.all.send_redirects", "1")
+            .expect("redirects");
+        let rule = forwarding::Rule {
+            backend: Backend::Nftables,
+            hook: forwarding::Hook::Forward,
+            protocol: Protocol::Udp,
+            source: None,
+            destination: to.into(),
+            port: Some(4444),
+            verdict: Verdict::Drop,
+        };
+        let rule = rule.install(node).expect("a rule");
+        udp_send(
+            from.netns(),
+            (to, 4444).into(),
+            PACKETS.into(),
+            b"twelve bytes",
+        )
+        .expect("packets");
+        wait_until(|| rule.packets().expect("its counter") >= PACKETS.into());
+        assert_ne!(redirects(node), 0);
+        (
+            u32::try_from(node.inode().expect("an inode")).expect("32 bits"),
+            (),
+        )
+    };
+    // The kernel's NAT drops the redirect itself, as the connection it is about is not translated yet.
+    let is_about = |drop: &&RawDrop| drop.flow.is_some_and(|flow| flow.protocol == Protocol::Udp);
+    let enough = |drops: &[RawDrop], _| {
+        let about = drops.iter().filter(is_about);
+        about.map(|drop| drop.count).sum::<u64>() >= PACKETS.into()
+    };
+    let (drops, counters, ()) = capture_in(&Options::default(), work, enough);
+    let drops: Vec<_> = drops.iter().filter(is_about).collect();
+    assert_eq!(
+        folded(drops.iter().copied()),
+        u64::from(PACKETS),
+        "{counters:?}"
+    );
+    for drop in drops {
+        assert!(
+            matches!(drop.action, None | Some(Action::Drop)),
+            "{drop:#?}"
+        );
+    }
+}
+
+/// ICMP redirects that a node has sent.
+fn redirects(node: &Netns) -> u64 {
+    let snmp = node.run("cat", &["/proc/net/snmp"]).expect("counters");
+    let mut icmp = snmp.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+    let [names, values] = [(); 2].map(|()| icmp.next().expect("ICMP's").split(' '));
+    let sent = names.zip(values).find(|(name, _)| *name == "OutRedirects");
+    sent.expect("redirects").1.parse().expect("a number")
 }
 
 /// At tc a packet's data begins at its link-layer header; lengths and bytes begin at the network's.

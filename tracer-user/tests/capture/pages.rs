@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr;
 
 use tracer::decode::Hook;
-use tracer::kernel::{Capture, Flavour, Options};
+use tracer::kernel::{Capture, Counters, Flavour, Options};
 use tracer_policy::model::Protocol;
 
 use crate::folded;
@@ -70,14 +70,14 @@ impl Ring {
         Ok(Self { socket, frame })
     }
 
-    /// Sends a frame out of the loopback device.
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
+    /// Sends a frame of this ethertype out of the loopback device.
+    fn send(&self, ethertype: u16, frame: &[u8]) -> io::Result<()> {
         // `TPACKET_HDRLEN` less the address that follows the header.
         const DATA: usize = size_of::<libc::tpacket_hdr>().next_multiple_of(16);
         assert!(DATA + frame.len() <= FRAME);
         let to = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET.try_into().map_err(io::Error::other)?,
-            sll_protocol: 0x0800_u16.to_be(),
+            sll_protocol: ethertype.to_be(),
             sll_ifindex: 1,
             sll_hatype: 0,
             sll_pkttype: 0,
@@ -170,7 +170,7 @@ fn dropped(table: &'static str, hook: &'static str, flavour: Flavour) {
         let rule = Rule::install_in(table, hook, "ip protocol udp", "drop");
         let ring = Ring::open().expect("a ring");
         for _ in 0..PACKETS {
-            ring.send(&datagram()).expect("it is sent");
+            ring.send(0x0800, &datagram()).expect("it is sent");
         }
         rule.until(PACKETS.into())
     };
@@ -200,4 +200,24 @@ fn dropped(table: &'static str, hook: &'static str, flavour: Flavour) {
         assert_eq!(flow.source_port, Some(40_000), "{what}");
         assert_eq!(flow.destination_port, Some(4444), "{what}");
     }
+}
+
+/// Kernels without reasons free them where tc drops, too.
+#[test]
+fn what_nobody_understands_is_nobodys_policy() {
+    const LLDP: u16 = 0x88cc;
+    if !possible(&["ip"]) {
+        return;
+    }
+    let work = || {
+        let ring = Ring::open().expect("a ring");
+        let frame = [&[0; 12][..], &LLDP.to_be_bytes(), &[0; 46]].concat();
+        for _ in 0..PACKETS {
+            ring.send(LLDP, &frame).expect("it is sent");
+        }
+    };
+    let ignored = |_: &[_], counters: Counters| counters.ignored >= PACKETS.into();
+    let (drops, counters, ()) = capture(&Options::default(), work, ignored);
+    assert_eq!(drops, [], "{counters:?}");
+    assert!(counters.ignored >= PACKETS.into(), "{counters:?}");
 }

@@ -119,28 +119,6 @@ fn a_whole_record() {
 }
 
 #[test]
-fn where_the_place_tells_unknown_protocols_at_tc_ingress_are_not_wanted() {
-    let at = |location: u64, ethertype: u16| {
-        let mut record = record();
-        record[LOCATION..LOCATION + 8].copy_from_slice(&location.to_le_bytes());
-        record[ETHERTYPE..ETHERTYPE + 2].copy_from_slice(&ethertype.to_le_bytes());
-        record
-    };
-    let (netfilter, ingress) = (0xffff_ffff_81aa_107d, 0xffff_ffff_81bb_0009);
-    let mut decoder = Decoder::new(Box::new(Names)).by_location(true);
-    assert!(decoder.wants(&at(ingress, 0x0800)));
-    assert!(decoder.wants(&at(ingress, 0x86dd)));
-    assert!(
-        !decoder.wants(&at(ingress, 0x88cc)),
-        "LLDP that nobody reads"
-    );
-    assert!(decoder.wants(&at(netfilter, 0x0806)));
-    assert!(decoder.wants(b"no record"), "it has to be counted");
-    let mut decoder = decoder.by_location(false);
-    assert!(decoder.wants(&at(ingress, 0x88cc)));
-}
-
-#[test]
 fn every_truncation_is_an_error() {
     let whole = record();
     for length in 0..whole.len() {
