@@ -56,6 +56,8 @@ pub mod field {
     pub const CAME_IN: u32 = 1 << 14;
     /// `packet` is the first packet of the flow, which was told before: user space keeps it where it carries another.
     pub const REMEMBERED: u32 = 1 << 15;
+    /// The packet came while its flow was being taken out of the table, and begins another.
+    pub const ANEW: u32 = 1 << 16;
 }
 
 /// One dropped packet, or, where `count` is above 1, that many of one flow.

@@ -39,7 +39,7 @@ pub struct FlowKey {
     pub reply_code: u8,
     /// SYN and ACK of the TCP flags: opening, answering and going on are told apart, as policies do.
     pub opening: u8,
-    /// Bits of [`field`] that are told apart: whether the sender was answered.
+    /// Bits of [`field`] that are told apart: whether the sender was answered, and whether the flow begins anew.
     pub fields: u8,
     /// [`DropEvent::carried`].
     pub carried: u32,
@@ -50,6 +50,9 @@ const _: () = assert!(size_of::<FlowKey>() == 64 && align_of::<FlowKey>() == 8);
 /// Brings [`field::TCP_RESET`] to a free bit of [`FlowKey::fields`].
 const RESET_SHIFT: u32 = 9;
 const _: () = assert!(field::TCP_RESET >> RESET_SHIFT == 1 && field::ICMP_REPLY < 1 << 8);
+/// The same for [`field::ANEW`].
+const ANEW_SHIFT: u32 = 15;
+const _: () = assert!(field::ANEW >> ANEW_SHIFT == 2 && field::ICMP_REPLY != 2);
 
 /// Odd numbers without a pattern: the fractional parts of the square roots of the first eight primes, as in
 /// SHA-512, with the lowest bit set.
@@ -106,8 +109,16 @@ impl FlowKey {
         self.netns = event.netns;
         self.reply_type = event.reply_type;
         self.reply_code = event.reply_code;
-        let reset = event.fields & field::TCP_RESET;
-        self.fields = ((event.fields & field::ICMP_REPLY | reset >> RESET_SHIFT) & 0xff) as u8;
+        let reset = (event.fields & field::TCP_RESET) >> RESET_SHIFT;
+        let anew = (event.fields & field::ANEW) >> ANEW_SHIFT;
+        self.fields = ((event.fields & field::ICMP_REPLY | reset | anew) & 0xff) as u8;
+    }
+
+    /// The flow of a packet that begins it anew.
+    #[inline(always)]
+    pub fn begin_anew(&mut self, event: &mut DropEvent) {
+        event.fields |= field::ANEW;
+        self.fields |= ((field::ANEW >> ANEW_SHIFT) & 0xff) as u8;
     }
 
     /// What is in the packet, parsed.
@@ -289,6 +300,16 @@ mod tests {
                 "{index}"
             );
         }
+    }
+
+    #[test]
+    fn what_begins_anew_is_another_flow_here_and_there() {
+        let mut event = event(|event| event.fields |= field::ICMP_REPLY | field::TCP_RESET);
+        let before = FlowKey::of(&event);
+        let mut key = before;
+        key.begin_anew(&mut event);
+        assert_ne!(key, before);
+        assert_eq!(key, FlowKey::of(&event));
     }
 
     /// Flows that differ in a port or an address as floods do: about as far apart as by chance.

@@ -12,6 +12,9 @@ pub const AT_TABLES: u32 = 1;
 /// Where in `MODE` it says whether the programs read packets' pages: not 0 then. Of no matter to a handover; it is
 /// here for who finds the programs pinned.
 pub const PAGES: u32 = 2;
+/// Where in `MODE` it says that flows are being taken out of the table: those without packets for so many
+/// milliseconds, or 0 for none. Nothing is added to them meanwhile. Not in programs of earlier versions.
+pub const LEAVING: u32 = 3;
 
 /// Counts every packet.
 pub const COUNT: u32 = 0;

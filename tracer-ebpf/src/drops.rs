@@ -118,7 +118,7 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
             count!(this, folded);
             return;
         }
-        match flows::again(scratch, key, lately) {
+        match flows::again(scratch, key, event, lately) {
             Some(Counted::Again) => {
                 streak::begin(this, key, lately);
                 count!(this, folded);
@@ -133,7 +133,7 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
     parse(ctx, this, event, &packet);
     if !is_plain {
         key.fill_headers(event);
-        match flows::again(scratch, key, lately) {
+        match flows::again(scratch, key, event, lately) {
             Some(Counted::Again) => {
                 count!(this, folded);
                 return;

@@ -7,8 +7,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
-use tracer_common::{FlowKey, FlowValue, HEAD, REASONS, reason_bit};
+use tracer_common::{DropEvent, FlowKey, FlowValue, HEAD, REASONS, reason_bit};
 
+use crate::handover::is_leaving;
 use crate::recent::Recent;
 use crate::state::Scratch;
 
@@ -40,7 +41,12 @@ pub(crate) enum Counted {
 /// Adds a packet to its flow, or finds that there is no room for it; `None` where it is to be entered. `lately`: the
 /// time by the timer's ticks.
 #[inline(always)]
-pub(crate) fn again(scratch: *mut Scratch, key: &FlowKey, lately: u64) -> Option<Counted> {
+pub(crate) fn again(
+    scratch: *mut Scratch,
+    key: &mut FlowKey,
+    event: &mut DropEvent,
+    lately: u64,
+) -> Option<Counted> {
     let recent = Recent::of(key);
     // Room that is made since is found in the timer's next tick. In a flood of new flows most packets end here,
     // and nothing of them is read that is not counted.
@@ -55,19 +61,51 @@ pub(crate) fn again(scratch: *mut Scratch, key: &FlowKey, lately: u64) -> Option
     } else {
         recent.fetch();
     }
-    if add(key, 1, lately) {
-        recent.renew(lately);
-        return Some(Counted::Again);
+    if let Some(flow) = find(key) {
+        if add_to(flow, lately) {
+            recent.renew(lately);
+            return Some(Counted::Again);
+        }
+        key.begin_anew(event);
+        if let Some(flow) = find(key)
+            && add_to(flow, lately)
+        {
+            return Some(Counted::Again);
+        }
     }
     is_full.then_some(Counted::NoRoom)
 }
 
-/// Adds packets to their flow; `true` where the flow is known.
 #[inline(always)]
-pub(crate) fn add(key: &FlowKey, packets: u64, now: u64) -> bool {
-    let Some(flow) = FLOWS.get_ptr_mut(key) else {
+fn find(key: &FlowKey) -> Option<*mut FlowValue> {
+    FLOWS.get_ptr_mut(key)
+}
+
+/// Adds a packet to a flow in the table, unless that is being taken out.
+#[inline(always)]
+fn add_to(flow: *mut FlowValue, now: u64) -> bool {
+    // SAFETY: the pointer is a live map value, checked by the verifier; one word, which other CPUs write.
+    let last_ns = unsafe { (&raw const (*flow).last_ns).read_volatile() };
+    if is_leaving(last_ns, now) {
+        return false;
+    }
+    add(flow, 1, now);
+    true
+}
+
+/// Adds packets to a flow, which may have been counted beside the table: with those in sight it is not taken out.
+/// `false` where it is not there.
+#[inline(always)]
+pub(crate) fn bring(key: &FlowKey, packets: u64, now: u64) -> bool {
+    let Some(flow) = find(key) else {
         return false;
     };
+    add(flow, packets, now);
+    true
+}
+
+#[inline(always)]
+fn add(flow: *mut FlowValue, packets: u64, now: u64) {
     // SAFETY: the pointer is a live map value, checked by the verifier; CPUs share it, hence the
     // atomic. The time is one word, and of CPUs that write it at once each is right enough; what a streak
     // brings in late does not set it back.
@@ -78,7 +116,6 @@ pub(crate) fn add(key: &FlowKey, packets: u64, now: u64) -> bool {
             last.write_volatile(now);
         }
     }
-    true
 }
 
 /// Enters a packet's flow into the table.
@@ -105,8 +142,10 @@ pub(crate) fn enter(scratch: *mut Scratch, now: u64) -> Counted {
             Counted::NoRoom
         }
         // Another CPU was first.
-        Err(_) if add(key, 1, now) => Counted::Again,
-        Err(_) => Counted::NoRoom,
+        Err(_) => match find(key) {
+            Some(flow) if add_to(flow, now) => Counted::Again,
+            _ => Counted::NoRoom,
+        },
     }
 }
 

@@ -3,11 +3,11 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, RETIRED, TAKE_OVER};
+use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, LEAVING, RETIRED, TAKE_OVER};
 
 /// Written by user space.
 #[map]
-static MODE: Array<u32> = Array::with_max_entries(3, 0);
+static MODE: Array<u32> = Array::with_max_entries(4, 0);
 
 /// The packets that older programs counted last, by their `sk_buff`s' addresses, the last one first; shared with
 /// them. Two, because an interrupt may drop one between the older programs' turn and ours.
@@ -31,6 +31,16 @@ pub(crate) fn is_ours(skb: u64) -> bool {
 #[inline(always)]
 pub(crate) fn is_at_tables() -> bool {
     matches!(MODE.get(AT_TABLES), Some(at) if *at != 0)
+}
+
+/// Whether a flow that had its last packet then is being taken out of the table.
+#[inline(always)]
+pub(crate) fn is_leaving(last_ns: u64, now: u64) -> bool {
+    let silent = match MODE.get(LEAVING) {
+        Some(silent) => u64::from(*silent) * 1_000_000,
+        None => 0,
+    };
+    silent != 0 && now.saturating_sub(last_ns) >= silent
 }
 
 /// The rare case.

@@ -62,7 +62,7 @@ pub(crate) fn end(this: This) {
         (&raw mut (*streak).packets).write_volatile(0);
         (&(*streak).key, number)
     };
-    if !flows::add(key, packets, last_ns) {
+    if !flows::bring(key, packets, last_ns) {
         // Taken out of the table just when it went on.
         flows::overflow(key.reason, packets);
         count!(this, overflowed, packets);

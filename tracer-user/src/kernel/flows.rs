@@ -1,7 +1,7 @@
 //! The kernel's table of flows, seen from user space: which packets were only counted, and what has been
 //! told of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::error::Error;
 use super::pin::{MarkSet, Told as Mark};
-use super::table::{KernelTables, Tables};
+use super::table::{KernelTables, Silent, Tables};
 
 /// A flow without packets for this long is taken out of the table where that is nearly full, whatever is set.
 const IDLE_UNDER_PRESSURE: Duration = Duration::from_secs(5);
@@ -259,8 +259,9 @@ impl<T: Tables> Flows<T> {
             self.aged = Instant::now();
             let full = pass.entries * 10 >= self.capacity * PRESSURE_TENTHS;
             let limit = if full { under_pressure } else { self.idle };
-            let idle = pass.idle.into_iter().filter(|(_, idle)| *idle >= limit);
-            self.take(&idle.map(|(key, _)| key).collect(), each)?;
+            let mut idle = pass.idle;
+            idle.retain(|flow| look.now_ns.saturating_sub(flow.last_ns) >= nanos(limit));
+            self.take(&idle, limit, each)?;
         }
         Ok(())
     }
@@ -286,8 +287,11 @@ impl<T: Tables> Flows<T> {
                 if let Some(known) = known
                     && look.kept_marks.is_some_and(|kept| known.marks <= kept)
                 {
-                    let age = look.now_ns.saturating_sub(value.last_ns);
-                    idle.push((key, Duration::from_nanos(age)));
+                    idle.push(Silent {
+                        key,
+                        packets: value.packets,
+                        last_ns: value.last_ns,
+                    });
                 }
                 return true;
             }
@@ -346,7 +350,8 @@ impl<T: Tables> Flows<T> {
     /// Takes flows out of the table; what was counted up to the last moment is handed on.
     fn take(
         &mut self,
-        idle: &HashSet<FlowKey>,
+        idle: &[Silent],
+        limit: Duration,
         each: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Error> {
         if idle.is_empty() {
@@ -358,7 +363,7 @@ impl<T: Tables> Flows<T> {
             left_over,
             ..
         } = self;
-        tables.take(idle, |key, value| {
+        tables.take(idle, limit, |key, value| {
             let known = told.remove(&key);
             let before = known.as_ref().map_or(0, |known| known.packets);
             if value.packets > before {
@@ -402,8 +407,12 @@ struct Pass {
     /// Nothing was refused.
     whole: bool,
     entries: usize,
-    /// Flows that may leave it, and for how long they have had no packets.
-    idle: Vec<(FlowKey, Duration)>,
+    /// Flows that may leave it, once they have been silent for long enough.
+    idle: Vec<Silent>,
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// When a flow's first packet was dropped.

@@ -92,7 +92,7 @@ pub(super) fn keep(
         older.push(Older {
             path,
             flows: Flows::new(
-                KernelTables::new(maps.flows, maps.overflow, States::new(maps.state)?)?,
+                KernelTables::new(maps.flows, maps.overflow, States::new(maps.state)?, None)?,
                 // Full from the start: its flows leave as under pressure.
                 0,
                 Duration::MAX,

@@ -19,6 +19,7 @@ use super::error::{Error, boxed};
 use super::flows::Flows;
 use super::kept::{Kept, keep};
 use super::layout::{add_conntrack, layout};
+use super::leaving::Leaving;
 use super::loader::{Loader, has_programs, ring_size};
 use super::meter::{self, Meter, Programs};
 use super::pages;
@@ -226,6 +227,7 @@ impl Capture {
             let generation = kept.generation.name();
             options.marks.as_ref()?.of(&generation)
         });
+        let leaving = Leaving::new(&maps.mode)?;
         let mode = Array::try_from(maps.mode).map_err(boxed)?;
         let reads_pages = pages::are_read(&mode);
         let states = States::new(maps.state)?;
@@ -239,7 +241,7 @@ impl Capture {
         Ok(Self {
             ring: RingBuf::try_from(maps.events).map_err(boxed)?,
             flows: Flows::new(
-                KernelTables::new(maps.flows, maps.overflow, states)?,
+                KernelTables::new(maps.flows, maps.overflow, states, Some(leaving))?,
                 options.flows,
                 options.idle.max(MIN_IDLE),
                 entries,

@@ -12,6 +12,7 @@ mod error;
 mod flows;
 mod kept;
 mod layout;
+mod leaving;
 mod load;
 mod loader;
 mod meter;

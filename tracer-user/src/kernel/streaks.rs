@@ -47,6 +47,16 @@ impl States {
         Ok(flows)
     }
 
+    /// The flows that have packets beside the table, or may have.
+    pub(super) fn held(&self) -> Result<Vec<FlowKey>, Error> {
+        let held = |streak: &Streak| streak.packets > 0 || !is_whole(streak);
+        Ok(self
+            .streaks()?
+            .filter(held)
+            .map(|streak| streak.key)
+            .collect())
+    }
+
     /// What stands beside the table of one flow. To be added to what the table said *before*: then nothing is
     /// counted twice that goes into the table just now.
     pub(super) fn beside(&self, flow: &FlowKey) -> Result<Beside, Error> {

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
 use aya::maps::{Map, MapData, PerCpuArray};
 use tracer_common::{FlowKey, FlowValue};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::error::{Error, boxed};
+use super::leaving::Leaving;
 use super::streaks::States;
 use super::sys::{self, Batch};
 
@@ -25,11 +27,12 @@ pub(super) trait Tables {
     /// Hands out flows until one is not wanted any more; whether they were all.
     fn each(&self, each: impl FnMut(FlowKey, FlowValue) -> bool) -> Result<bool, Error>;
 
-    /// Takes flows out, and hands out what each was in that moment. One that cannot be taken out without
-    /// losing a packet stays.
+    /// Takes flows out that have had no packets for `silent`, and hands out what each was in that moment. One
+    /// that cannot be taken out without losing a packet stays.
     fn take(
         &mut self,
-        keys: &HashSet<FlowKey>,
+        flows: &[Silent],
+        silent: Duration,
         each: impl FnMut(FlowKey, FlowValue),
     ) -> Result<(), Error>;
 
@@ -37,17 +40,34 @@ pub(super) trait Tables {
     fn overflowed(&self, index: u32) -> Result<u64, Error>;
 }
 
+/// A flow as it was seen to be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Silent {
+    pub(super) key: FlowKey,
+    /// [`FlowValue::packets`].
+    pub(super) packets: u64,
+    /// [`FlowValue::last_ns`].
+    pub(super) last_ns: u64,
+}
+
 /// The kernel's.
 pub(super) struct KernelTables {
     flows: OwnedFd,
     overflow: PerCpuArray<MapData, u64>,
     states: States,
+    /// None where no program counts in them any more.
+    leaving: Option<Leaving>,
     /// The kernel can hand out an entry and delete it in one step (since 5.14).
     can_take: bool,
 }
 
 impl KernelTables {
-    pub(super) fn new(flows: Map, overflow: Map, states: States) -> Result<Self, Error> {
+    pub(super) fn new(
+        flows: Map,
+        overflow: Map,
+        states: States,
+        leaving: Option<Leaving>,
+    ) -> Result<Self, Error> {
         let Map::HashMap(data) = flows else {
             return Err(Error::Load("the map of flows is no hash table".into()));
         };
@@ -55,6 +75,7 @@ impl KernelTables {
             flows: data.fd().as_fd().try_clone_to_owned().map_err(boxed)?,
             overflow: PerCpuArray::try_from(overflow).map_err(boxed)?,
             states,
+            leaving,
             can_take: true,
         })
     }
@@ -70,6 +91,44 @@ impl KernelTables {
         let mut value = FlowValue::new_zeroed();
         let taken = sys::take(self.flows.as_fd(), key.as_bytes(), value.as_mut_bytes())?;
         Ok(taken.then_some(value))
+    }
+
+    /// Takes out of them what has had no packets since it was seen.
+    fn take_silent(
+        &mut self,
+        flows: &[Silent],
+        mut each: impl FnMut(FlowKey, FlowValue),
+    ) -> Result<(), Error> {
+        let cannot = |error| cannot("take a flow out of the kernel's table", error);
+        // What stands beside the table was told too, and finds its way there later.
+        let held = self.states.held()?;
+        let mut keys = HashSet::with_capacity(flows.len());
+        for flow in flows {
+            let is_as_seen =
+                |value: FlowValue| (value.packets, value.last_ns) == (flow.packets, flow.last_ns);
+            if !held.contains(&flow.key)
+                && self.get(&flow.key).map_err(cannot)?.is_some_and(is_as_seen)
+            {
+                keys.insert(flow.key);
+            }
+        }
+        if self.can_take {
+            for key in &keys {
+                match self.take_one(key) {
+                    Ok(Some(value)) => each(*key, value),
+                    Ok(None) => {}
+                    Err(error) if is_unknown(&error) => {
+                        self.can_take = false;
+                        break;
+                    }
+                    Err(error) => return Err(cannot(error)),
+                }
+            }
+        }
+        if !self.can_take {
+            self.take_buckets(&keys, each).map_err(cannot)?;
+        }
+        Ok(())
     }
 
     /// The same on older kernels, which hand out and delete in one step whole buckets only (since 5.6): those
@@ -148,34 +207,19 @@ impl Tables for KernelTables {
 
     fn take(
         &mut self,
-        keys: &HashSet<FlowKey>,
-        mut each: impl FnMut(FlowKey, FlowValue),
+        flows: &[Silent],
+        silent: Duration,
+        each: impl FnMut(FlowKey, FlowValue),
     ) -> Result<(), Error> {
-        let action = "take a flow out of the kernel's table";
-        // What stands beside the table was told too, and finds its way there later.
-        let mut keys = keys.clone();
-        for flow in self.states.going_on()? {
-            keys.remove(&flow);
+        let Some(leaving) = &mut self.leaving else {
+            return self.take_silent(flows, each);
+        };
+        leaving.begin(silent)?;
+        let taken = self.take_silent(flows, each);
+        match &mut self.leaving {
+            Some(leaving) => leaving.end().and(taken),
+            None => taken,
         }
-        let keys = &keys;
-        if self.can_take {
-            for key in keys {
-                match self.take_one(key) {
-                    Ok(Some(value)) => each(*key, value),
-                    Ok(None) => {}
-                    Err(error) if is_unknown(&error) => {
-                        self.can_take = false;
-                        break;
-                    }
-                    Err(error) => return Err(cannot(action, error)),
-                }
-            }
-        }
-        if !self.can_take {
-            let taken = self.take_buckets(keys, each);
-            taken.map_err(|error| cannot(action, error))?;
-        }
-        Ok(())
     }
 
     fn overflowed(&self, index: u32) -> Result<u64, Error> {

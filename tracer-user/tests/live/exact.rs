@@ -109,6 +109,31 @@ fn what_is_in_a_full_table_is_found_there() {
     agent.stop().unwrap();
 }
 
+/// Flows that go on just when they have been silent for long enough to leave the table.
+#[test]
+fn what_comes_while_its_flow_is_taken_out_is_counted() {
+    const IDLE: Duration = Duration::from_secs(1);
+    const ROUNDS: usize = 10;
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let rule = rule(&lab).unwrap();
+    let agent = Agent::start_with(&lab, &["--idle", "1s"]).unwrap();
+    let to = destinations(&lab, 2_000);
+    let parts = to.chunks(50);
+    let every = IDLE.mul_f64(1.02) / u32::try_from(parts.len()).unwrap();
+    let (mut next, mut sent) = (Instant::now(), 0);
+    for part in parts.clone().cycle().take(ROUNDS * parts.len()) {
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        let packets = part.len() as u64;
+        udp_flood(lab.remote(), part, Until::Packets(packets)).unwrap();
+        (next, sent) = (next + every, sent + packets);
+    }
+    let dropped = settled(sent, || rule.packets()).unwrap();
+    is_counted(&agent, &VAULT, dropped).unwrap();
+    agent.stop().unwrap();
+}
+
 #[test]
 fn flows_that_are_over_make_room_for_others() {
     let Some(lab) = watch::lab(Wiring::Bridge) else {

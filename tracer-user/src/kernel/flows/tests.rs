@@ -26,10 +26,12 @@ impl Tables for Fake {
 
     fn take(
         &mut self,
-        keys: &HashSet<FlowKey>,
+        flows: &[Silent],
+        _: Duration,
         mut each: impl FnMut(FlowKey, FlowValue),
     ) -> Result<(), Error> {
-        let taken = self.flows.extract_if(.., |(key, _)| keys.contains(key));
+        let is_taken = |key: &FlowKey| flows.iter().any(|flow| flow.key == *key);
+        let taken = self.flows.extract_if(.., |(key, _)| is_taken(key));
         taken.for_each(|(key, value)| each(key, value));
         Ok(())
     }

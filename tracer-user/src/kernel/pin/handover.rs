@@ -57,7 +57,7 @@ fn step(mode: &mut Map, value: u32) -> Result<(), Error> {
 }
 
 /// Waits until no CPU is in a program that has read the mode before.
-fn all_have_seen() {
+pub(in super::super) fn all_have_seen() {
     // It waits for every RCU reader, and programs are such. Not there under nohz_full.
     if membarrier(MembarrierCommand::Global).is_err() {
         std::thread::sleep(GRACE);
