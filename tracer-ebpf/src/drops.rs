@@ -1,5 +1,6 @@
 //! What happens at a drop.
 
+use core::hint::black_box;
 use core::mem::offset_of;
 use core::ptr::copy_nonoverlapping;
 
@@ -35,7 +36,8 @@ pub(crate) fn on_drop<A: Access>(ctx: &impl EbpfContext, skb: u64, location: u64
         count!(this, nested);
         return;
     };
-    if is_ours(skb) {
+    // However that was decided, the verifier looks at what follows once.
+    if black_box(is_ours(skb)) {
         let drop = Dropped {
             skb,
             location,
@@ -86,6 +88,11 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         warn!(ctx, "sk_buff {:x} cannot be read", drop.skb);
         return;
     };
+    let ethertype = skb.ethertype();
+    if is_unknown_protocol(drop.location, ethertype) {
+        count!(this, ignored);
+        return;
+    }
     let extent = skb.extent();
     // SAFETY: the scratch is a live map value of this CPU; the event in it, the packet, the first bytes and
     // the key are parts that do not overlap.
@@ -97,11 +104,7 @@ fn record<A: Access>(ctx: &impl EbpfContext, this: This, scratch: *mut Scratch, 
         )
     };
     event.fields = if has_reason() { field::REASON } else { 0 };
-    event.ethertype = skb.ethertype();
-    if is_unknown_protocol(drop.location, event.ethertype) {
-        count!(this, ignored);
-        return;
-    }
+    event.ethertype = ethertype;
     event.reason = drop.reason;
     event.location = drop.location;
     answer(event, drop);

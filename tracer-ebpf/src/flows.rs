@@ -66,12 +66,8 @@ pub(crate) fn again(
             recent.renew(lately);
             return Some(Counted::Again);
         }
+        // Where it has begun already, that is found when it is entered.
         key.begin_anew(event);
-        if let Some(flow) = find(key)
-            && add_to(flow, lately)
-        {
-            return Some(Counted::Again);
-        }
     }
     is_full.then_some(Counted::NoRoom)
 }
