@@ -171,6 +171,24 @@ fn without_btf_it_says_so_and_exits_with_3() {
 }
 
 #[test]
+fn what_is_not_pinned_is_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("0123456789abcdef");
+    std::fs::create_dir(&other).unwrap();
+    fails(
+        &["agent", "--unpin", "--pin", folder.path().to_str().unwrap()],
+        3,
+        &[folder.path().to_str().unwrap(), "not on a bpffs"],
+    );
+    assert!(other.exists());
+    fails(
+        &["agent", "--unpin", "--pin", "none"],
+        2,
+        &["--unpin", "--pin none"],
+    );
+}
+
+#[test]
 fn without_privilege_it_names_the_capabilities_and_exits_with_3() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -127,7 +127,13 @@ impl AgentArgs {
 
     /// `--unpin`
     fn unpin(&self) -> Result<ExitCode, Error> {
-        let agents = kernel::unpin(&self.pin).map_err(|error| {
+        if self.pin.as_os_str() == "none" {
+            return Err(Error::Usage(
+                "--unpin: with --pin none nothing is pinned; give the folder that agents were started with"
+                    .into(),
+            ));
+        }
+        let unpinned = kernel::unpin(&self.pin).map_err(|error| {
             Error::Environment(format!(
                 "cannot remove what is pinned at {}: {error}",
                 self.pin.display()
@@ -143,12 +149,17 @@ impl AgentArgs {
             )));
         }
         anstream::println!(
-            "{}: {}",
+            "{}: {}{}",
             self.pin.display(),
-            match agents {
-                0 => "nothing is pinned there".to_owned(),
+            match unpinned.agents {
+                0 => "nothing of tracer's is pinned there".to_owned(),
                 1 => "taken out what one agent left".to_owned(),
                 more => format!("taken out what {more} agents left"),
+            },
+            match unpinned.at_work {
+                0 => String::new(),
+                1 => "; one is at work, and goes on until it ends".to_owned(),
+                more => format!("; {more} are at work, and go on until they end"),
             }
         );
         Ok(ExitCode::SUCCESS)

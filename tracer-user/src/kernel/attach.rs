@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Btf as AyaBtf, Ebpf, EbpfError};
+use rustix::process::{Resource, getrlimit};
 
 use super::btf::Btf;
 use super::error::{Error, boxed};
@@ -219,6 +220,7 @@ fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
 fn no_privilege(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::NoPrivilege {
         missing: super::probe::missing_capabilities(),
+        memlock: getrlimit(Resource::Memlock).current,
         source: Box::new(error),
     }
 }

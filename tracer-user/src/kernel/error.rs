@@ -14,10 +14,12 @@ pub enum Error {
     )]
     LeftOut,
     /// The process lacks privileges.
-    #[error("no privilege to load eBPF programs: {}", missing_text(.missing))]
+    #[error("no privilege to load eBPF programs: {}", missing_text(.missing, *.memlock))]
     NoPrivilege {
         /// Capabilities it would need and does not have.
         missing: Vec<&'static str>,
+        /// Bytes of memory that it may lock, where that is limited.
+        memlock: Option<u64>,
         /// What the system said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -55,15 +57,42 @@ pub(super) fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> Er
     Error::Load(Box::new(error))
 }
 
-fn missing_text(missing: &[&str]) -> String {
-    if missing.is_empty() {
-        "the kernel says no although the capabilities are there, as in a user namespace or under \
-         kernel lockdown"
-            .to_owned()
-    } else {
-        format!(
+fn missing_text(missing: &[&str], memlock: Option<u64>) -> String {
+    if !missing.is_empty() {
+        return format!(
             "{} missing; run as root, or grant the capabilities",
             missing.join(" and ")
+        );
+    }
+    let limit = memlock.map_or_else(String::new, |bytes| {
+        format!(
+            "; or, on Linux before 5.11, because it may lock no more than {} KiB of memory: raise that limit \
+             (`ulimit -l unlimited`, LimitMEMLOCK=infinity of the container runtime's unit) or grant CAP_SYS_RESOURCE",
+            bytes / 1024
         )
+    });
+    format!(
+        "the kernel says no although the capabilities are there, as in a user namespace or under \
+         kernel lockdown{limit}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_a_way_out() {
+        let text = missing_text(&["CAP_BPF", "CAP_PERFMON"], Some(65_536));
+        assert_eq!(
+            text,
+            "CAP_BPF and CAP_PERFMON missing; run as root, or grant the capabilities"
+        );
+        let text = missing_text(&[], Some(65_536));
+        assert!(
+            text.contains("no more than 64 KiB") && text.contains("CAP_SYS_RESOURCE"),
+            "{text}"
+        );
+        assert!(!missing_text(&[], None).contains("KiB"));
     }
 }

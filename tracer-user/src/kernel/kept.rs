@@ -9,7 +9,7 @@ use super::error::Error;
 use super::flows::{Flows, Look};
 use super::loader::Loader;
 use super::parts::{Maps, Parts};
-use super::pin::{Generation, Home, Marks, Settled, hand_over, remove, try_remove};
+use super::pin::{Generation, Home, MarkSet, Marks, Settled, hand_over, remove, try_remove};
 use super::streaks::States;
 use super::table::KernelTables;
 
@@ -51,8 +51,16 @@ pub(super) fn keep(
     let mut generations = home.generations();
     let goes_on = !generations.is_empty();
     let adopted = generations.pop_if(|last| last.fits(fingerprint));
-    let (generation, mut parts) = if let Some(generation) = adopted {
-        let parts = Parts::from_pins(&home.path(&generation))?;
+    let adopted = adopted.and_then(|generation| {
+        let parts = Parts::from_pins(&home.path(&generation));
+        Some((
+            parts
+                .map_err(|error| home.give_up(&generation, &error))
+                .ok()?,
+            generation,
+        ))
+    });
+    let (generation, mut parts) = if let Some((parts, generation)) = adopted {
         (generation, parts)
     } else {
         let parts = loader.load(Some(&home.claims()), goes_on)?;
@@ -66,9 +74,11 @@ pub(super) fn keep(
     };
 
     let mut maps = Vec::new();
-    for generation in &generations {
-        maps.push(Maps::from_pins(&home.path(generation))?);
-    }
+    generations.retain(|generation| {
+        let pinned = Maps::from_pins(&home.path(generation));
+        let pinned = pinned.map_err(|error| home.give_up(generation, &error));
+        pinned.map(|pinned| maps.push(pinned)).is_ok()
+    });
     for newer in 1..=maps.len() {
         let (older, newer) = maps.split_at_mut(newer);
         let newer = newer.first_mut().unwrap_or(&mut parts.maps);
@@ -89,20 +99,16 @@ pub(super) fn keep(
         }
         let name = generation.name();
         let marks = marks.and_then(|marks| marks.of(&name));
-        older.push(Older {
-            path,
-            flows: Flows::new(
-                KernelTables::new(maps.flows, maps.overflow, States::new(maps.state)?, None)?,
-                // Full from the start: its flows leave as under pressure.
-                0,
-                Duration::MAX,
-                Arc::default(),
-                marks,
-            )?,
-            name,
-            told: false,
-            stays: false,
-        });
+        match flows_of(maps, marks) {
+            Ok(flows) => older.push(Older {
+                path,
+                flows,
+                name,
+                told: false,
+                stays: false,
+            }),
+            Err(error) => home.give_up(&generation, &error),
+        }
     }
     let kept = Kept {
         generation,
@@ -114,6 +120,13 @@ pub(super) fn keep(
         _home: home,
     };
     Ok((parts, Some(kept)))
+}
+
+/// The flows of programs that have handed over.
+fn flows_of(maps: Maps, marks: Option<&MarkSet>) -> Result<Flows, Error> {
+    let tables = KernelTables::new(maps.flows, maps.overflow, States::new(maps.state)?, None)?;
+    // Full from the start: its flows leave as under pressure.
+    Flows::new(tables, 0, Duration::MAX, Arc::default(), marks)
 }
 
 impl Older {

@@ -37,7 +37,7 @@ pub use device::DeviceNames;
 pub use error::Error;
 pub use load::{Capture, Options};
 pub use meter::{Cost, Counters, Meter};
-pub use pin::{Marks, Pin, Settled, unpin};
+pub use pin::{Marks, Pin, Settled, Unpinned, unpin};
 pub use privilege::give_up;
 pub use probe::{Finding, HookFinding, Probe, probe};
 pub use reasons::{ReasonNames, Reasons, UnknownReason};

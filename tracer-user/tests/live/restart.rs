@@ -1,6 +1,7 @@
 //! An agent that is killed, stopped or replaced: what is dropped meanwhile is counted all the same.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -43,9 +44,9 @@ impl Pins {
 
     /// The names of what an agent keeps: generations, and the map they share.
     fn kept(&self) -> Result<Vec<String>> {
-        let agents: Vec<_> = std::fs::read_dir(self.path())?.collect::<Result<_, _>>()?;
+        let agents: Vec<_> = fs::read_dir(self.path())?.collect::<Result<_, _>>()?;
         ensure!(agents.len() == 1, "{agents:?}");
-        std::fs::read_dir(agents[0].path())?
+        fs::read_dir(agents[0].path())?
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect()
     }
@@ -87,18 +88,41 @@ fn killed_and_stopped_it_goes_on_where_it_ended() {
     agent.stop().unwrap();
     assert_eq!(pins.kept().unwrap().len(), 2, "{:?}", pins.kept());
 
+    // Others pin there, too.
+    let others = ["cilium", "0123456789abcdef"].map(|name| pins.path().join(name));
+    fs::create_dir(&others[0]).unwrap();
+    fs::create_dir_all(others[1].join("globals")).unwrap();
+    let agent = pins.start(&lab, &[]).unwrap();
+    let told = unpin(&pins.path()).unwrap();
+    assert!(
+        told.contains("what one agent left; one is at work"),
+        "{told}"
+    );
+    agent.stop().unwrap();
+    assert!(unpin(&pins.path()).unwrap().contains("nothing of tracer's"));
+    assert!(others[0].exists() && others[1].join("globals").exists());
+    fs::remove_dir(&others[0]).unwrap();
+    fs::remove_dir(others[1].join("globals")).unwrap();
+    fs::remove_dir(&others[1]).unwrap();
+
+    pins.start(&lab, &[]).unwrap().stop().unwrap();
+    assert!(
+        unpin(&pins.path())
+            .unwrap()
+            .ends_with("what one agent left\n")
+    );
+    assert!(!pins.path().exists());
+}
+
+/// What `tracer agent --unpin` says.
+fn unpin(path: &Path) -> Result<String> {
     let unpin = Command::new(env!("CARGO_BIN_EXE_tracer"))
         .args(["agent", "--unpin", "--pin"])
-        .arg(pins.path())
+        .arg(path)
         .env_remove("TRACER_PIN")
-        .output()
-        .unwrap();
-    assert!(unpin.status.success(), "{unpin:?}");
-    assert!(!pins.path().exists());
-    assert!(
-        String::from_utf8_lossy(&unpin.stdout).contains("what one agent left"),
-        "{unpin:?}"
-    );
+        .output()?;
+    ensure!(unpin.status.success(), "{unpin:?}");
+    Ok(String::from_utf8(unpin.stdout)?)
 }
 
 #[test]
@@ -133,6 +157,33 @@ fn other_programs_take_over_in_the_middle_of_a_flood_without_a_gap() {
     flood(&agent, &rule, 1, 1, &VAULT).unwrap();
     agent.stop().unwrap();
     assert_eq!(pins.kept().unwrap().len(), 2, "{:?}", pins.kept());
+}
+
+#[test]
+fn what_cannot_be_read_is_no_reason_not_to_start() {
+    let Some(lab) = watch::lab(Wiring::Bridge) else {
+        return;
+    };
+    let pins = Pins::new().unwrap();
+    let rule = rule(&lab).unwrap();
+    pins.start(&lab, &["--flows", "4096"])
+        .unwrap()
+        .stop()
+        .unwrap();
+    // As a version would leave it that has other layouts.
+    let agent = fs::read_dir(pins.path()).unwrap().next().unwrap();
+    let agent = agent.unwrap().path();
+    let mut kept = pins.kept().unwrap();
+    kept.retain(|name| name != "claims");
+    let generation = agent.join(&kept[0]);
+    let [state, overflow, other] = ["state", "overflow", "other"].map(|name| generation.join(name));
+    fs::rename(&state, &other).unwrap();
+    fs::rename(&overflow, &state).unwrap();
+    fs::rename(&other, &overflow).unwrap();
+    let agent = pins.start(&lab, &["--flows", "8192"]).unwrap();
+    assert!(!generation.exists());
+    flood(&agent, &rule, 1, 5, &VAULT).unwrap();
+    agent.stop().unwrap();
 }
 
 #[test]

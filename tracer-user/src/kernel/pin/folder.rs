@@ -1,7 +1,7 @@
 //! The folders on the bpffs.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, FsWord, flock, statfs};
 use rustix::mount::{MountFlags, mount};
 use tracer_common::ABI;
 
+use super::super::error::Error;
 use super::super::parts::Parts;
 use super::handover::is_retired;
 use crate::fingerprint::fingerprint;
@@ -28,6 +29,9 @@ pub struct Pin {
     /// What tells this agent from others of the node.
     pub agent: String,
 }
+
+/// The name of the map that an agent's generations share.
+const CLAIMS: &str = "claims";
 
 /// An agent's own folder, which no other process has while this is alive.
 #[derive(Debug)]
@@ -140,33 +144,70 @@ impl Home {
         self.folder.join(generation.name())
     }
 
+    /// Takes away what cannot be used, and says so.
+    pub(in super::super) fn give_up(&self, generation: &Generation, error: &Error) {
+        let name = generation.name();
+        tracing::warn!(
+            "what an earlier agent left as {name} cannot be read, and is removed with what was not told of it: {error}"
+        );
+        let path = self.path(generation);
+        Parts::take_out(&path);
+        remove(&path);
+    }
+
     /// Where the map of claims is, which all generations share.
     pub(in super::super) fn claims(&self) -> PathBuf {
-        self.folder.join("claims")
+        self.folder.join(CLAIMS)
     }
 }
 
 fn remove_strangers(root: &Path, own: &Path) {
-    for (_, path) in folders(root) {
+    for path in agents(root) {
         if path != own && matches!(lock(&path), Ok(Some(_))) {
             remove(&path);
         }
     }
 }
 
-/// Takes out of the kernel what agents pinned under `root`, and says how many agents that were. An agent
-/// that is at work keeps what it has until it ends.
+/// What [`unpin`] has taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unpinned {
+    /// Agents whose pins they were.
+    pub agents: usize,
+    /// Those of them that are at work: they keep what they have until they end.
+    pub at_work: usize,
+}
+
+/// Takes out of the kernel what agents pinned under `root`. What others keep there stays, and `root` with it.
 ///
 /// # Errors
-/// What the system says of the first folder that cannot be removed.
-pub fn unpin(root: &Path) -> io::Result<usize> {
-    let agents = folders(root);
-    for (_, path) in &agents {
-        try_remove(path)?;
+/// What the system says of the first folder that cannot be removed; where `root` is there and on no bpffs.
+pub fn unpin(root: &Path) -> io::Result<Unpinned> {
+    let mut unpinned = Unpinned::default();
+    if !root.exists() {
+        return Ok(unpinned);
     }
+    if !is_bpffs(root) {
+        return Err(io::Error::other(
+            "it is not on a bpffs, so no agent has pinned anything there",
+        ));
+    }
+    for path in agents(root) {
+        unpinned.agents += 1;
+        unpinned.at_work += usize::from(matches!(lock(&path), Ok(None)));
+        try_remove(&path)?;
+    }
+    // Only where it is empty, and no mount of its own.
     match fs::remove_dir(root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(agents.len()),
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+            ) =>
+        {
+            Err(error)
+        }
+        _ => Ok(unpinned),
     }
 }
 
@@ -191,6 +232,36 @@ pub(in super::super) fn try_remove(path: &Path) -> io::Result<()> {
     files.sort_by_key(|file| !Parts::is_link(file));
     files.iter().try_for_each(fs::remove_file)?;
     fs::remove_dir(path)
+}
+
+/// The folders of agents: named as [`folder_name`] does, with nothing in them but what one keeps there. Others pin
+/// under the same root, too.
+fn agents(root: &Path) -> Vec<PathBuf> {
+    let named = folders(root).into_iter().filter(|(name, _)| {
+        name.len() == 16
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    });
+    named
+        .map(|(_, path)| path)
+        .filter(|path| is_an_agents(path))
+        .collect()
+}
+
+fn is_an_agents(path: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(path) else {
+        return false;
+    };
+    entries.all(|entry| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name();
+            name == CLAIMS
+                || name
+                    .to_str()
+                    .is_some_and(|name| Generation::parse(name).is_some())
+        })
+    })
 }
 
 fn folders(path: &Path) -> Vec<(String, PathBuf)> {

@@ -11,7 +11,7 @@ mod handover;
 mod marks;
 
 pub(super) use folder::{Generation, Home, remove, try_remove};
-pub use folder::{Pin, unpin};
+pub use folder::{Pin, Unpinned, unpin};
 pub(super) use handover::{all_have_seen, hand_over, wait_for_older};
 pub(super) use marks::{MarkSet, Told};
 pub use marks::{Marks, Settled};
