@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use tracer_policy::model::Protocol;
 
-use super::Attributor;
+use super::{Attributor, icmp_named};
 use crate::decode::{
     Action, Carrier, Chain, Device, Devices, DropReason, Flow, Hook, Icmp, Inner, Location,
     Process, RawDrop, Story, TcpFlags,
@@ -67,14 +67,7 @@ fn raw(drop: &Drop) -> RawDrop {
         action: match (details.action, details.reply.as_deref()) {
             (Some(DropAction::Drop), _) => Some(Action::Drop),
             (Some(DropAction::Reject), Some("tcp reset")) => Some(Action::RejectTcpReset),
-            // Which ICMP it was matters for the symptom only: the usual one.
-            (Some(DropAction::Reject), reply) => Some(Action::RejectIcmp(
-                if reply.is_some_and(|reply| reply.starts_with("icmp6")) {
-                    Icmp { kind: 1, code: 4 }
-                } else {
-                    Icmp { kind: 3, code: 3 }
-                },
-            )),
+            (Some(DropAction::Reject), reply) => reply.and_then(icmp_named).map(Action::RejectIcmp),
             (None, _) => None,
         },
         interface: details.interface.clone().map(|name| (0, name)),
@@ -148,6 +141,25 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+
+    #[test]
+    fn what_the_sender_got_is_read_again() {
+        let mut drop: Drop =
+            serde_json::from_str(include_str!("../../tests/data/probe.json")).unwrap();
+        drop.drop.action = Some(DropAction::Reject);
+        for (reply, kind, code) in [
+            ("icmp port-unreachable", 3, 3),
+            ("icmp host-prohibited", 3, 10),
+            ("icmp6 adm-prohibited", 1, 1),
+        ] {
+            drop.drop.reply = Some(reply.into());
+            let action = Some(Action::RejectIcmp(Icmp { kind, code }));
+            assert_eq!(raw(&drop).action, action, "{reply}");
+        }
+        // By a later version, perhaps.
+        drop.drop.reply = Some("icmp what".into());
+        assert_eq!(raw(&drop).action, None);
+    }
 
     #[test]
     fn without_a_cluster_a_record_stays_what_it_is() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracer_policy::model::Protocol;
 
 use super::*;
-use crate::decode::{DropReason, Location, Story, TcpFlags};
+use crate::decode::{DropReason, Flow, Location, Story, TcpFlags};
 
 const NODE_A: &str = "10.42.1.1";
 const NODE_B: &str = "10.42.2.1";

@@ -12,7 +12,7 @@ use tracer_policy::model::{Handler, Probe, ProbeKind};
 
 use crate::classify::{self, Classified, Tracking};
 use crate::correlate::Correlator;
-use crate::decode::{Action, Device, Flow, Hook, Icmp, RawDrop, Story};
+use crate::decode::{Action, Device, Hook, Icmp, RawDrop, Story};
 use crate::enrich::{Ends, PodRanges, stranger, tell};
 use crate::explain::explain;
 use crate::record::{
@@ -201,7 +201,10 @@ fn bare(raw: &RawDrop, time: Timestamp, node: String) -> Drop {
     let (action, reply) = match raw.action {
         None => (None, None),
         Some(Action::Drop) => (Some(DropAction::Drop), None),
-        Some(Action::RejectIcmp(icmp)) => (Some(DropAction::Reject), Some(icmp_name(icmp, flow))),
+        Some(Action::RejectIcmp(icmp)) => {
+            let v6 = flow.is_some_and(|flow| flow.source.is_ipv6());
+            (Some(DropAction::Reject), Some(icmp_name(icmp, v6)))
+        }
         Some(Action::RejectTcpReset) => (Some(DropAction::Reject), Some("tcp reset".to_owned())),
     };
     let ends = flow.map(|flow| {
@@ -284,8 +287,7 @@ const fn hook_names(hook: Option<Hook>) -> (Option<&'static str>, Option<&'stati
 }
 
 /// An ICMP error by the name iptables gives it (`--reject-with`).
-fn icmp_name(icmp: Icmp, flow: Option<&Flow>) -> String {
-    let v6 = flow.is_some_and(|flow| flow.source.is_ipv6());
+fn icmp_name(icmp: Icmp, v6: bool) -> String {
     let name = match (v6, icmp.kind, icmp.code) {
         (false, 3, 0) => "net-unreachable",
         (false, 3, 1) => "host-unreachable",
@@ -302,6 +304,20 @@ fn icmp_name(icmp: Icmp, flow: Option<&Flow>) -> String {
         _ => return format!("icmp {}/{}", icmp.kind, icmp.code),
     };
     format!("{} {name}", if v6 { "icmp6" } else { "icmp" })
+}
+
+/// The ICMP error of that name.
+fn icmp_named(name: &str) -> Option<Icmp> {
+    let refusals = (0..16).flat_map(|code| {
+        [
+            (false, Icmp { kind: 3, code }),
+            (true, Icmp { kind: 1, code }),
+        ]
+    });
+    refusals
+        .into_iter()
+        .find(|(v6, icmp)| icmp_name(*icmp, *v6) == name)
+        .map(|(_, icmp)| icmp)
 }
 
 fn probe_info(probe: &Probe) -> ProbeInfo {

@@ -3,7 +3,7 @@ use std::path::Path;
 use tracer_policy::model::Protocol;
 
 use super::*;
-use crate::decode::{Chain, DropReason, Location, Story, TcpFlags};
+use crate::decode::{Chain, DropReason, Flow, Location, Story, TcpFlags};
 use crate::record::{Class, Direction, Grade, PolicyVerdict};
 
 fn attributor() -> Attributor {

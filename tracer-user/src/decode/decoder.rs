@@ -9,8 +9,8 @@ use tracer_policy::model::Protocol;
 use zerocopy::FromBytes;
 
 use super::{
-    Action, Chain, DropReason, Flow, Hook, Icmp, Location, RawDrop, Story, TcpFlags, devices,
-    inner, story,
+    Action, Chain, DropReason, Flow, Hook, Icmp, Location, Point, RawDrop, Story, TcpFlags,
+    devices, inner, story,
 };
 
 /// Why a record is none.
@@ -250,8 +250,8 @@ fn hook_at(symbol: &str) -> Option<Hook> {
 }
 
 /// A seen answer is a reject. Without one, a packet that netfilter dropped was not answered where every answer
-/// would have been seen; one that the kernel's rate limit held back was none. The bridge's own rules answer by
-/// other functions. The other hooks cannot answer at all.
+/// would have been seen; one that the kernel's rate limit held back was none. The bridge's own rules, and those at
+/// a device, answer by other functions. The other hooks cannot answer at all.
 fn action(
     event: &DropEvent,
     hook: Option<Hook>,
@@ -276,9 +276,11 @@ fn action(
     }
     match hook? {
         Hook::Netfilter => {
-            let bridged = story.chain.is_some_and(|chain| chain.bridge);
+            let unheard = story
+                .chain
+                .is_some_and(|chain| chain.bridge || chain.point == Point::Ingress);
             let seen = event.fields & field::HEADERS != 0 && answers.all_to(event);
-            (seen && !bridged).then_some(Action::Drop)
+            (seen && !unheard).then_some(Action::Drop)
         }
         Hook::TcIngress
         | Hook::TcEgress

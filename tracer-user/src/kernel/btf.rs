@@ -13,7 +13,7 @@ pub enum BtfError {
     /// The file is not there or cannot be read.
     #[error(
         "no type information (BTF) of the kernel at {}: the kernel must be built with \
-         CONFIG_DEBUG_INFO_BTF, or its BTF be given as a file",
+         CONFIG_DEBUG_INFO_BTF, or its BTF be given with --btf FILE",
         path.display()
     )]
     Unreadable {

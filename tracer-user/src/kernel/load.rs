@@ -132,8 +132,9 @@ impl Capture {
             .map_err(|_| Error::Load("reading /proc/kallsyms failed".into()))?;
         let softirq = symbols.range(&SOFTIRQS);
         let [netfilter, tc_ingress, tc_egress] = PLACES.map(|(_, names)| symbols.range(names));
-        // Before 5.18 the kernel has no reason for what a policy drops.
-        let has_reasons = !names.policy().is_empty();
+        // Before 5.18 the kernel has no reason for what a policy drops, or for some of it only; who names one knows.
+        let is_named = matches!(options.reasons, Reasons::Named(_));
+        let has_reasons = names.tell_policies() || is_named;
         let by_location = !has_reasons && !selection.all && netfilter.size != 0;
         let mut features = config.features;
         if !has_reasons {
@@ -358,12 +359,21 @@ const SOFTIRQS: [&str; 2] = ["handle_softirqs", "__do_softirq"];
 /// Kernels before 5.11 charge maps to this limit. Where it cannot be raised, it mostly need not be:
 /// the kernel says so when it must.
 fn raise_memlock() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let unlimited = Rlimit {
         current: None,
         maximum: None,
     };
-    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+    let raised = setrlimit(Resource::Memlock, unlimited).or_else(|_| {
+        // Up to where anybody may.
+        let limit = getrlimit(Resource::Memlock);
+        let most = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        setrlimit(Resource::Memlock, most)
+    });
+    if let Err(error) = raised {
         tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is");
     }
 }

@@ -114,6 +114,7 @@ pub fn probe(btf: Option<&Path>) -> Probe {
     let btf = Btf::from_file(path);
     let kernel = btf.as_ref().ok();
     let names = kernel.map(reason_names).unwrap_or_default();
+    let symbols = symbols();
     Probe {
         release: rustix::system::uname()
             .release()
@@ -128,15 +129,20 @@ pub fn probe(btf: Option<&Path>) -> Probe {
             Ok(Err(error)) => Finding::no(error.to_string()),
             Err(error) => Finding::no(error.to_string()),
         },
-        reasons: if kernel.is_some_and(has_reason) && !names.policy().is_empty() {
+        reasons: if kernel.is_some_and(has_reason) && names.tell_policies() {
             Finding::yes(format!(
                 "{} drop reasons known by name",
                 names.iter().count()
             ))
-        } else {
+        } else if symbols.present {
             Finding::no(
                 "no drop reasons for policies (since Linux 5.18): where a packet is dropped tells \
                  netfilter and tc, and nothing else is captured by default",
+            )
+        } else {
+            Finding::no(
+                "no drop reasons for policies (since Linux 5.18), and no addresses in /proc/kallsyms to tell \
+                 netfilter and tc by: every drop is captured",
             )
         },
         policy_reasons: names.policy(),
@@ -146,7 +152,7 @@ pub fn probe(btf: Option<&Path>) -> Probe {
         pages: pages(kernel),
         tcx: tcx(kernel),
         rules: rules(),
-        symbols: symbols(),
+        symbols,
         bpffs: bpffs(),
     }
 }
@@ -200,13 +206,16 @@ fn hooks(kernel: Option<&Btf<'_>>) -> Vec<HookFinding> {
     let functions = existing(&wanted);
     let [drops, icmp] = TRACEPOINTS.map(|(hook, name, function)| {
         let described = kernel.is_some_and(|btf| btf.tracepoint(hook.tracepoint).is_some());
+        // The kernel checks such a program by its own BTF: a file will not do.
+        let checked = described && Path::new(KERNEL_BTF).exists();
         let is_there = described || functions.contains(&function);
-        let found: Vec<_> = [(Flavour::Btf, described), (Flavour::Raw, is_there)]
+        let found: Vec<_> = [(Flavour::Btf, checked), (Flavour::Raw, is_there)]
             .into_iter()
             .filter_map(|(flavour, found)| found.then_some(flavour.as_str()))
             .collect();
         let why = match found.len() {
             0 => "the kernel has no such tracepoint",
+            1 if described => "the kernel has no BTF of its own",
             1 => "BTF does not describe it",
             _ => "it costs least",
         };

@@ -152,6 +152,13 @@ impl ReasonNames {
             .map(|(number, _)| number)
     }
 
+    /// Whether each drop by netfilter and by tc has a reason of its own: since Linux 5.18. Before, from 5.15.58 and
+    /// 5.17 on, only some have one.
+    pub(super) fn tell_policies(&self) -> bool {
+        let has = |name| self.number(name).is_some();
+        has("NETFILTER_DROP") && (has("TC_INGRESS") || has("QDISC_INGRESS"))
+    }
+
     /// The policy reasons this kernel has.
     pub fn policy(&self) -> Vec<&'static str> {
         POLICY
@@ -269,6 +276,20 @@ mod tests {
                 "OVS_DROP_EXPLICIT"
             ]
         );
+    }
+
+    #[test]
+    fn some_reasons_are_not_enough() {
+        let tells = |known: &[&str]| {
+            let mut names = names();
+            names.0.retain(|_, name| known.contains(&name.as_str()));
+            names.tell_policies()
+        };
+        assert!(names().tell_policies());
+        // Linux 5.17, and 5.15.58.
+        assert!(!tells(&["SOCKET_FILTER"]));
+        assert!(!tells(&["SOCKET_FILTER", "NETFILTER_DROP"]));
+        assert!(tells(&["NETFILTER_DROP", "TC_INGRESS"]));
     }
 
     #[test]
