@@ -77,8 +77,8 @@ pub struct Config {
     pub ct_address: u32,
     /// `nf_conn.tuplehash[0].tuple.dst.u`.
     pub ct_port: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The reason of what gave none (`NOT_SPECIFIED`); [`ABSENT`] where there is no such.
+    pub unspecified: u32,
     /// Where the function that runs softirqs begins; 0 where that is not known.
     pub softirq_start: u64,
     /// Its length in bytes.
@@ -95,9 +95,22 @@ pub struct Config {
     pub tc_egress_start: u64,
     /// Its length in bytes.
     pub tc_egress_size: u64,
+    /// Functions that carry out somebody's verdict and give no reason: what was to be queued for user space and
+    /// could not be.
+    pub queue_start: u64,
+    /// Its length in bytes.
+    pub queue_size: u64,
+    /// What user space has decided of a queued packet.
+    pub reinject_start: u64,
+    /// Its length in bytes.
+    pub reinject_size: u64,
+    /// What a program at a netkit device has decided.
+    pub netkit_start: u64,
+    /// Its length in bytes.
+    pub netkit_size: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 168);
+const _: () = assert!(size_of::<Config>() == 216);
 
 impl Config {
     /// Nothing known, nothing wanted.
@@ -127,7 +140,7 @@ impl Config {
         ct_status: ABSENT,
         ct_address: ABSENT,
         ct_port: ABSENT,
-        reserved: 0,
+        unspecified: ABSENT,
         softirq_start: 0,
         softirq_size: 0,
         netfilter_start: 0,
@@ -136,6 +149,12 @@ impl Config {
         tc_ingress_size: 0,
         tc_egress_start: 0,
         tc_egress_size: 0,
+        queue_start: 0,
+        queue_size: 0,
+        reinject_start: 0,
+        reinject_size: 0,
+        netkit_start: 0,
+        netkit_size: 0,
     };
 }
 

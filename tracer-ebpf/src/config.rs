@@ -39,7 +39,11 @@ pub(crate) fn wants(reason: u32, location: u64) -> bool {
     if features & feature::BY_LOCATION != 0 {
         return location.wrapping_sub(config!(netfilter_start)) < config!(netfilter_size)
             || is_at_tc_ingress(location)
-            || location.wrapping_sub(config!(tc_egress_start)) < config!(tc_egress_size);
+            || location.wrapping_sub(config!(tc_egress_start)) < config!(tc_egress_size)
+            || gives_no_reason(location);
+    }
+    if reason == config!(unspecified) && gives_no_reason(location) {
+        return true;
     }
     let Some((word, bit)) = reason_bit(reason) else {
         return false;
@@ -50,6 +54,14 @@ pub(crate) fn wants(reason: u32, location: u64) -> bool {
     // SAFETY: `word` is inside the array; see `config!` for the rest.
     let reasons = unsafe { core::ptr::read_volatile((&raw const REASONS).cast::<u64>().add(word)) };
     reasons & bit != 0
+}
+
+/// Whether a verdict is carried out there without a reason.
+#[inline(always)]
+fn gives_no_reason(location: u64) -> bool {
+    location.wrapping_sub(config!(queue_start)) < config!(queue_size)
+        || location.wrapping_sub(config!(reinject_start)) < config!(reinject_size)
+        || location.wrapping_sub(config!(netkit_start)) < config!(netkit_size)
 }
 
 /// Whether a drop there is of a protocol that nobody understands: where the place tells what is of interest, the

@@ -27,7 +27,8 @@ pub(crate) fn on_drop<A: Access>(ctx: &impl EbpfContext, skb: u64, location: u64
         return;
     };
     let note = this.take_note(skb);
-    if !wants(reason, location) {
+    // Black boxes: however it was decided, the verifier looks at what follows once.
+    if !black_box(wants(reason, location)) {
         count!(this, ignored);
         return;
     }
@@ -36,7 +37,6 @@ pub(crate) fn on_drop<A: Access>(ctx: &impl EbpfContext, skb: u64, location: u64
         count!(this, nested);
         return;
     };
-    // However that was decided, the verifier looks at what follows once.
     if black_box(is_ours(skb)) {
         let drop = Dropped {
             skb,

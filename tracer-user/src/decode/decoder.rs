@@ -118,7 +118,9 @@ impl Decoder {
             let hook = location.symbol.as_deref().and_then(hook_at);
             hook.filter(|hook| ip || *hook == Hook::Netfilter)
         } else {
-            hook(&reason.name)
+            let unspecified = reason.name == UNSPECIFIED;
+            let symbol = location.symbol.as_deref().filter(|_| unspecified);
+            hook(&reason.name).or_else(|| at(&UNREASONED, symbol?))
         };
         let packet = &event.packet[..usize::from(event.captured)];
         let interface = interface(&event);
@@ -240,10 +242,29 @@ pub(crate) const PLACES: [(Hook, &[&str]); 3] = [
     (Hook::TcEgress, &["__dev_queue_xmit"]),
 ];
 
+/// The reason of what gives none.
+pub(crate) const UNSPECIFIED: &str = "NOT_SPECIFIED";
+
+/// The functions that free what somebody decided, and give no reason on any kernel: what no program takes from
+/// netfilter's queue, what one that took it does not let through, and what a program at a netkit device drops.
+///
+/// <https://github.com/torvalds/linux/blob/v6.18/net/netfilter/nf_queue.c>,
+/// <https://github.com/torvalds/linux/blob/v6.18/net/netfilter/nfnetlink_queue.c> (before 6.11 in the former),
+/// <https://github.com/torvalds/linux/blob/v6.18/drivers/net/netkit.c>
+pub(crate) const UNREASONED: [(Hook, &[&str]); 3] = [
+    (Hook::Netfilter, &["nf_queue"]),
+    (Hook::Netfilter, &["nf_reinject", "nfqnl_reinject"]),
+    (Hook::TcEgress, &["netkit_xmit"]),
+];
+
 /// The kind of hook, from where an IP packet was freed: on kernels that do not say why.
 fn hook_at(symbol: &str) -> Option<Hook> {
+    at(&PLACES, symbol).or_else(|| at(&UNREASONED, symbol))
+}
+
+fn at(places: &[(Hook, &[&str])], symbol: &str) -> Option<Hook> {
     let function = symbol.split(['+', '.']).next()?;
-    PLACES
+    places
         .iter()
         .find(|(_, functions)| functions.contains(&function))
         .map(|(hook, _)| *hook)

@@ -6,8 +6,8 @@ mod inner;
 mod raw;
 mod story;
 
-pub(crate) use decoder::PLACES;
 pub use decoder::{Answers, DecodeError, Decoder, Resolve};
+pub(crate) use decoder::{PLACES, UNREASONED, UNSPECIFIED};
 pub use devices::{Device, Devices};
 pub use inner::{Carrier, Inner};
 pub use raw::{Action, DropReason, Flow, Hook, Icmp, Location, RawDrop, TcpFlags};

@@ -30,7 +30,7 @@ use super::streaks::States;
 use super::symbols::LiveSymbols;
 use super::sys::give_back_memory;
 use super::table::KernelTables;
-use crate::decode::{Decoder, PLACES, Resolve};
+use crate::decode::{Decoder, PLACES, Resolve, UNREASONED, UNSPECIFIED};
 
 /// Where the running kernel describes its types.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -132,6 +132,7 @@ impl Capture {
             .map_err(|_| Error::Load("reading /proc/kallsyms failed".into()))?;
         let softirq = symbols.range(&SOFTIRQS);
         let [netfilter, tc_ingress, tc_egress] = PLACES.map(|(_, names)| symbols.range(names));
+        let [queue, reinject, netkit] = UNREASONED.map(|(_, names)| symbols.range(names));
         // Before 5.18 the kernel has no reason for what a policy drops, or for some of it only; who names one knows.
         let is_named = matches!(options.reasons, Reasons::Named(_));
         let has_reasons = names.tell_policies() || is_named;
@@ -154,6 +155,16 @@ impl Capture {
             tc_ingress_size: tc_ingress.size,
             tc_egress_start: tc_egress.start,
             tc_egress_size: tc_egress.size,
+            queue_start: queue.start,
+            queue_size: queue.size,
+            reinject_start: reinject.start,
+            reinject_size: reinject.size,
+            netkit_start: netkit.start,
+            netkit_size: netkit.size,
+            unspecified: match options.reasons {
+                Reasons::Policy => names.number(UNSPECIFIED).unwrap_or(ABSENT),
+                _ => ABSENT,
+            },
             features,
             ..config
         };

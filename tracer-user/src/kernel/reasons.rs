@@ -145,7 +145,7 @@ impl ReasonNames {
         self.0.is_empty()
     }
 
-    fn number(&self, name: &str) -> Option<u32> {
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
         let name = name.strip_prefix(PREFIX).unwrap_or(name);
         self.iter()
             .find(|(_, known)| known.eq_ignore_ascii_case(name))

@@ -137,6 +137,16 @@ impl Rule {
     }
 }
 
+/// Sends packets that do not come.
+pub fn sends(to: IpAddr, port: u16) {
+    let (_listener, sender) = ends(to, port);
+    for _ in 0..PACKETS {
+        sender
+            .send_to(b"twelve bytes", (to, port))
+            .expect("it is sent");
+    }
+}
+
 /// Sends packets to a port where someone listens, until they have all come.
 pub fn arrives(to: IpAddr, port: u16) {
     let (listener, sender) = ends(to, port);
