@@ -20,7 +20,7 @@ struct Shape {
 }
 
 /// As far as they matter: the chains by which each project drops, reached the way they are.
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 7] = [
     Shape {
         with: &["nft", "-f", "-"],
         rules: "table ip calico {
@@ -61,6 +61,21 @@ const SHAPES: [Shape; 6] = [
         }",
         enforcer: "firewalld",
         evidence: "table firewalld",
+    },
+    Shape {
+        with: &["nft", "-f", "-"],
+        rules: "table inet verdicts {
+            chain no { drop; }
+            map ports { type inet_service : verdict; elements = { 9100 : goto no, 9200 : drop }; }
+            chain input { type filter hook input priority 0; policy accept;
+                ct state vmap { established : accept, invalid : drop }; udp dport vmap @ports; }
+        }
+        table ip calico {
+            chain filter-INPUT { type filter hook input priority 0; policy accept;
+                ct state vmap { invalid : drop }; }
+        }",
+        enforcer: "host-firewall",
+        evidence: "chain no of table inet verdicts",
     },
     Shape {
         with: &["nft", "-f", "-"],

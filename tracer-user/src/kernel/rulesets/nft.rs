@@ -23,6 +23,8 @@ const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAINS: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULES: u16 = SUBSYSTEM | 7;
+const NEW_ELEMENTS: u16 = SUBSYSTEM | 0x0c;
+const GET_ELEMENTS: u16 = SUBSYSTEM | 0x0d;
 /// `NLMSG_ERROR` and `NLMSG_DONE`.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -65,14 +67,38 @@ const INVALID: u32 = 1;
 /// Of `target` and `match`, which are `x_tables`' in `nf_tables`.
 const XT_NAME: u16 = 1;
 const XT_INFO: u16 = 3;
-/// Of `lookup`: there is one where a map is asked for a verdict.
+/// Of `lookup`: the set, and the register that what is found goes to, if anything does; 0 is the verdict.
+const LOOKUP_SET: u16 = 1;
 const LOOKUP_RESULT: u16 = 3;
+const VERDICT: u32 = 0;
+/// Of a set's elements.
+const ELEMENTS_TABLE: u16 = 1;
+const ELEMENTS_SET: u16 = 2;
+const ELEMENTS: u16 = 3;
+/// Of one.
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_DATA: u16 = 2;
+
+/// A rule that asks a map for a verdict.
+struct Asks {
+    /// The chain, by its place among them all.
+    chain: usize,
+    map: String,
+    /// For the packet's state.
+    of_state: bool,
+}
 
 /// All chains of this network namespace. Needs `CAP_NET_ADMIN`.
 pub(super) fn chains() -> io::Result<Vec<Chain>> {
     let mut chains = Vec::new();
     let mut by_name = HashMap::new();
-    dump(GET_CHAINS, NEW_CHAIN, |family, attributes| {
+    let everything = Request {
+        get: GET_CHAINS,
+        wanted: NEW_CHAIN,
+        family: 0,
+        attributes: &[],
+    };
+    dump(&everything, |family, attributes| {
         if let Some(chain) = chain(family, attributes) {
             let key = (chain.family, chain.table.clone(), chain.name.clone());
             by_name.insert(key, chains.len());
@@ -82,22 +108,113 @@ pub(super) fn chains() -> io::Result<Vec<Chain>> {
     if chains.is_empty() {
         return Ok(chains);
     }
-    dump(GET_RULES, NEW_RULE, |family, attributes| {
+    let mut asks = Vec::new();
+    let everything = Request {
+        get: GET_RULES,
+        wanted: NEW_RULE,
+        ..everything
+    };
+    dump(&everything, |family, attributes| {
         let key = (
             family,
             text(find(attributes, RULE_TABLE)),
             text(find(attributes, RULE_CHAIN)),
         );
-        if let Some(chain) = by_name.get(&key).and_then(|index| chains.get_mut(*index))
+        if let Some(&index) = by_name.get(&key)
+            && let Some(chain) = chains.get_mut(index)
             && let Some(expressions) = find(attributes, RULE_EXPRESSIONS)
         {
-            rule(chain, expressions);
+            let maps = rule(chain, expressions);
+            asks.extend(maps.into_iter().map(|(map, of_state)| Asks {
+                chain: index,
+                map,
+                of_state,
+            }));
         }
     })?;
+    for asked in asks {
+        if let Some(chain) = chains.get_mut(asked.chain)
+            && ask(chain, &asked).is_err()
+        {
+            // It has gone, or cannot be told: anything may be in it.
+            chain.calls_any = true;
+        }
+    }
     Ok(chains)
 }
 
-fn dump(get: u16, wanted: u16, mut each: impl FnMut(Family, &[u8])) -> io::Result<()> {
+/// Adds what a map of verdicts has a chain do.
+fn ask(chain: &mut Chain, asked: &Asks) -> io::Result<()> {
+    let mut attributes = Vec::new();
+    for (kind, text) in [(ELEMENTS_TABLE, &chain.table), (ELEMENTS_SET, &asked.map)] {
+        put(&mut attributes, kind, text)?;
+    }
+    let request = Request {
+        get: GET_ELEMENTS,
+        wanted: NEW_ELEMENTS,
+        family: number_of(chain.family),
+        attributes: &attributes,
+    };
+    dump(&request, |_, message| {
+        for element in self::attributes(find(message, ELEMENTS).unwrap_or_default()) {
+            element_of(chain, element.value(), asked.of_state);
+        }
+    })
+}
+
+fn element_of(chain: &mut Chain, element: &[u8], of_state: bool) {
+    let Some(data) = find(element, ELEMENT_DATA) else {
+        return;
+    };
+    let key = find(element, ELEMENT_KEY).and_then(|key| find(key, DATA_VALUE));
+    let invalid = of_state && key.and_then(|key| parse_u32(key).ok()) == Some(INVALID);
+    decide(chain, data, invalid);
+}
+
+/// Adds what a verdict does.
+fn decide(chain: &mut Chain, data: &[u8], invalid: bool) {
+    let Some(verdict) = find(data, DATA_VERDICT) else {
+        return;
+    };
+    if number(verdict, VERDICT_CODE) == Some(DROP) {
+        let silent = Falls {
+            silent: true,
+            ..Falls::default()
+        };
+        fall(chain, invalid, silent);
+    }
+    let called = find(verdict, VERDICT_CHAIN).map(|name| text(Some(name)));
+    chain.calls.extend(called);
+}
+
+/// What is asked of the kernel.
+#[derive(Clone, Copy)]
+struct Request<'attributes> {
+    get: u16,
+    /// The type of the answers.
+    wanted: u16,
+    /// 0 for each.
+    family: u8,
+    attributes: &'attributes [u8],
+}
+
+/// Adds an attribute of text.
+fn put(attributes: &mut Vec<u8>, kind: u16, text: &str) -> io::Result<()> {
+    let length = NLA_HEADER_SIZE + text.len() + 1;
+    attributes.extend(
+        u16::try_from(length)
+            .map_err(io::Error::other)?
+            .to_ne_bytes(),
+    );
+    attributes.extend(kind.to_ne_bytes());
+    attributes.extend(text.as_bytes());
+    let end = attributes.len() + 1;
+    attributes.resize(end.next_multiple_of(4), 0);
+    Ok(())
+}
+
+fn dump(request: &Request<'_>, mut each: impl FnMut(Family, &[u8])) -> io::Result<()> {
+    let Request { get, wanted, .. } = *request;
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -106,18 +223,25 @@ fn dump(get: u16, wanted: u16, mut each: impl FnMut(Family, &[u8])) -> io::Resul
         rustix::net::sockopt::Timeout::Recv,
         Some(PATIENCE),
     )?;
-    let mut request = Vec::with_capacity(HEADERS);
-    let length = u32::try_from(HEADERS).map_err(io::Error::other)?;
-    request.extend(length.to_ne_bytes());
-    request.extend(get.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    // Sequence number, port; every family, version, resource.
-    request.extend([0; HEADERS - 8]);
-    socket.send(&request, 0)?;
+    let length = HEADERS + request.attributes.len();
+    let mut message = Vec::with_capacity(length);
+    message.extend(
+        u32::try_from(length)
+            .map_err(io::Error::other)?
+            .to_ne_bytes(),
+    );
+    message.extend(get.to_ne_bytes());
+    message.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    // Sequence number, port.
+    message.extend([0; HEADER - 8]);
+    // Version, resource.
+    message.extend([request.family, 0, 0, 0]);
+    message.extend(request.attributes);
+    socket.send(&message, 0)?;
     loop {
         let (answer, _) = socket.recv_from_full()?;
         let mut rest = answer.as_slice();
-        while let Some((kind, body, next)) = message(rest) {
+        while let Some((kind, body, next)) = first_message(rest) {
             match kind {
                 DONE => return Ok(()),
                 ERROR => {
@@ -140,12 +264,22 @@ fn dump(get: u16, wanted: u16, mut each: impl FnMut(Family, &[u8])) -> io::Resul
 }
 
 /// Type and body of the first message, and what is behind it.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+fn first_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
     let body = bytes.get(HEADER..length)?;
     let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     Some((kind, body, next))
+}
+
+const fn number_of(family: Family) -> u8 {
+    match family {
+        Family::Inet => 1,
+        Family::Ip => 2,
+        Family::Netdev => 5,
+        Family::Bridge => 7,
+        Family::Ip6 => 10,
+    }
 }
 
 const fn family(number: u8) -> Option<Family> {
@@ -205,8 +339,10 @@ fn chain(family: Family, list: &[u8]) -> Option<Chain> {
     Some(chain)
 }
 
-/// Adds what a rule does, by its expressions in their order.
-fn rule(chain: &mut Chain, expressions: &[u8]) {
+/// Adds what a rule does, by its expressions in their order; the maps that it asks for a verdict, and whether for
+/// the packet's state.
+fn rule(chain: &mut Chain, expressions: &[u8]) -> Vec<(String, bool)> {
+    let mut maps = Vec::new();
     let mut of_state = false;
     let mut invalid = false;
     for element in attributes(expressions) {
@@ -225,25 +361,12 @@ fn rule(chain: &mut Chain, expressions: &[u8]) {
                 invalid |= xt::is_of_invalid(&text(find(data, XT_NAME)), info);
             }
             "immediate" => {
-                let verdict = find(data, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT));
-                let Some(verdict) = verdict else {
-                    continue;
-                };
-                if number(verdict, VERDICT_CODE) == Some(DROP) {
-                    fall(
-                        chain,
-                        invalid,
-                        Falls {
-                            silent: true,
-                            ..Falls::default()
-                        },
-                    );
-                }
-                chain
-                    .calls
-                    .extend(find(verdict, VERDICT_CHAIN).map(|name| text(Some(name))));
+                let data = find(data, IMMEDIATE_DATA).unwrap_or_default();
+                decide(chain, data, invalid);
             }
-            "lookup" => chain.calls_any |= find(data, LOOKUP_RESULT).is_some(),
+            "lookup" if number(data, LOOKUP_RESULT) == Some(VERDICT) => {
+                maps.push((text(find(data, LOOKUP_SET)), of_state));
+            }
             "reject" => {
                 let reset = number(data, REJECT_TYPE) == Some(REJECT_RESET);
                 let falls = Falls {
@@ -263,6 +386,7 @@ fn rule(chain: &mut Chain, expressions: &[u8]) {
             _ => {}
         }
     }
+    maps
 }
 
 fn fall(chain: &mut Chain, invalid: bool, falls: Falls) {
