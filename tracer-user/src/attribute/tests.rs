@@ -104,6 +104,18 @@ fn the_incidents_api_server_before_and_after_translation() {
 }
 
 #[test]
+fn at_an_uplink_nobody_has_sent_it() {
+    // From outside to a pod that nothing isolates.
+    let drop = drop_of(
+        tcp(("203.0.113.7", 40000), ("10.42.1.2", 8080), SYN),
+        Hook::TcIngress,
+    );
+    let policy = drop.policy.unwrap();
+    assert_eq!(policy.verdict, PolicyVerdict::Allowed);
+    assert_eq!(policy.direction, Some(Direction::Ingress));
+}
+
+#[test]
 fn another_port_of_the_master_is_not_the_api_server() {
     let drop = drop_of(
         tcp(("10.42.1.10", 4), ("192.168.1.100", 22), SYN),

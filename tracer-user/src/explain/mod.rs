@@ -4,7 +4,7 @@ mod reading;
 
 use tracer_policy::{
     Cluster, Decides, Direction as Side, End, Flow as PolicyFlow, Icmp, NearestMiss, Outcome,
-    Packet, PolicyRef, Profile, SideVerdict, Verdict,
+    Packet, PolicyRef, Profile, ProfileName, SideVerdict, Verdict,
 };
 
 use crate::decode::{Hook, RawDrop};
@@ -52,7 +52,12 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
         return ends.has_unread().then(unread);
     }
     let judged = Judged::of(raw.hook, ends, cluster);
-    let evidence = seen_at(raw.hook);
+    let seen = seen_at(raw.hook);
+    // On an uplink or a tunnel it is nobody's side.
+    let evidence = seen.filter(|direction| match direction {
+        Direction::Egress => ends.source_pod().is_some(),
+        Direction::Ingress => ends.destination_pod().is_some(),
+    });
     let verdict = &judged.verdict;
     let denies = |side: Side| {
         let side = match side {
@@ -86,7 +91,12 @@ pub fn explain(raw: &RawDrop, ends: &Ends<'_>, cluster: &Cluster) -> Option<Expl
         Outcome::Denied if stranger || unread => (PolicyVerdict::Denied, Grade::Likely),
         Outcome::Denied => (
             PolicyVerdict::Denied,
-            judged.grade(raw.hook, direction, evidence),
+            // Cilium enforces what isolates the receiver where its sender's packets come in.
+            judged.grade(
+                raw.hook,
+                direction,
+                seen.filter(|_| cluster.profile().name != ProfileName::Cilium),
+            ),
         ),
         Outcome::Allowed if stranger => (PolicyVerdict::Unknown, Grade::Unexplained),
         Outcome::Allowed => (PolicyVerdict::Allowed, Grade::Unexplained),
@@ -174,9 +184,9 @@ impl Judged {
         &self,
         hook: Option<Hook>,
         direction: Option<Direction>,
-        evidence: Option<Direction>,
+        seen: Option<Direction>,
     ) -> Grade {
-        let contradicted = !self.reply && evidence.is_some() && evidence != direction;
+        let contradicted = !self.reply && seen.is_some() && seen != direction;
         if !enforces(hook) || self.doubtful || self.exempt || contradicted {
             Grade::Likely
         } else {

@@ -130,7 +130,9 @@ impl Capture {
         let symbols = symbols
             .join()
             .map_err(|_| Error::Load("reading /proc/kallsyms failed".into()))?;
-        let softirq = symbols.range(&SOFTIRQS);
+        let softirq = SOFTIRQS.map(|name| symbols.range(&[name]));
+        let softirq = softirq.into_iter().find(|range| range.size != 0);
+        let softirq = softirq.unwrap_or_default();
         let [netfilter, tc_ingress, tc_egress] = PLACES.map(|(_, names)| symbols.range(names));
         let [queue, reinject, netkit] = UNREASONED.map(|(_, names)| symbols.range(names));
         // Before 5.18 the kernel has no reason for what a policy drops, or for some of it only; who names one knows.
@@ -364,7 +366,7 @@ pub(super) fn describe_conntrack(config: &mut Config, btf: &Btf<'_>) -> Option<&
     (config.ct_status != ABSENT).then_some("the module nf_conntrack")
 }
 
-/// What runs softirqs, since 6.11 and before.
+/// What runs softirqs, since 6.11 and before: where both are, the latter is but the way to the former.
 const SOFTIRQS: [&str; 2] = ["handle_softirqs", "__do_softirq"];
 
 /// Kernels before 5.11 charge maps to this limit. Where it cannot be raised, it mostly need not be:
