@@ -8,6 +8,7 @@ mod enforcers;
 mod exact;
 mod expect;
 mod floods;
+mod invalid;
 mod privilege;
 mod restart;
 mod rules;
