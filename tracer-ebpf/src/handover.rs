@@ -3,7 +3,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, LEAVING, RETIRED, TAKE_OVER};
+use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, LEAVING, TAKE_OVER};
 
 /// Written by user space.
 #[map]
