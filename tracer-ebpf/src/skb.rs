@@ -5,6 +5,7 @@
 //! fields are read straight away; at a raw one each struct has to be copied by a helper, and the
 //! `sk_buff` is copied whole, once, because a call costs more than the bytes.
 
+use core::hint::black_box;
 use core::marker::PhantomData;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_buf};
@@ -364,11 +365,13 @@ impl Captured {
         // checks the source.
         unsafe {
             (*self.scratch).captured = 0;
-            if size > 0 && size <= CAPTURE as i64 {
+            // One check, without a sign, of the very register that the helper gets: older verifiers follow no other.
+            let size = black_box(size.cast_unsigned());
+            if size <= CAPTURE as u64 {
                 let packet = (&raw mut (*self.scratch).packet).cast::<u8>();
                 let room = core::slice::from_raw_parts_mut(packet, size as usize);
                 if bpf_probe_read_kernel_buf(start as *const u8, room).is_ok() {
-                    (*self.scratch).captured = size as u64;
+                    (*self.scratch).captured = size;
                 }
             }
         }
