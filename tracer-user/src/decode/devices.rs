@@ -42,7 +42,14 @@ pub(super) fn devices(
             index: event.other_number,
             name: None,
         };
-        (Some(input), here)
+        // A bridge hands what is for its own machine up to itself, which is no way out.
+        let is_before = chain.is_some_and(|chain| {
+            matches!(
+                chain.point,
+                Point::Ingress | Point::Prerouting | Point::Input
+            )
+        });
+        (Some(input), if is_before { None } else { here })
     } else if has(field::FROM_ROUTE) {
         (None, here)
     } else {
@@ -136,6 +143,13 @@ mod tests {
             of(field::CAME_IN, Hook::TcEgress, None),
             (seven, cni0.clone())
         );
+        // A bridge's, which is no way out of it.
+        for chain in ["PREROUTING", "INPUT", "bridge INPUT"] {
+            assert_eq!(
+                of(field::CAME_IN, Hook::Netfilter, Some(chain)),
+                (Some("7".to_owned()), None)
+            );
+        }
         // For this machine: its loopback is no way out.
         let input = of(field::TOWARDS, Hook::Netfilter, Some("INPUT"));
         assert_eq!(input, (cni0, None));

@@ -97,13 +97,29 @@ impl Rule {
 
     /// The same in a table of another family.
     pub fn install_in(table: &'static str, hook: &str, matches: &str, verdict: &str) -> Self {
+        Self::install_at(table, hook, 0, matches, verdict)
+    }
+
+    /// The same before or after others that are asked at the hook.
+    pub fn install_at(
+        table: &'static str,
+        hook: &str,
+        priority: i32,
+        matches: &str,
+        verdict: &str,
+    ) -> Self {
         let commands = format!(
             "add table {table}; \
-             add chain {table} c {{ type filter hook {hook} priority 0; }}; \
+             add chain {table} c {{ type filter hook {hook} priority {priority}; }}; \
              add rule {table} c {matches} counter {verdict}"
         );
         run("nft", &[&commands]);
         Self { table }
+    }
+
+    /// Lets everything through again.
+    pub fn remove(self) {
+        run("nft", &[&format!("delete table {}", self.table)]);
     }
 
     /// Packets that it has met.
