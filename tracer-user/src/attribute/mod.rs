@@ -308,14 +308,13 @@ fn icmp_name(icmp: Icmp, v6: bool) -> String {
 
 /// The ICMP error of that name.
 fn icmp_named(name: &str) -> Option<Icmp> {
-    let refusals = (0..16).flat_map(|code| {
+    let mut refusals = (0..16).flat_map(|code| {
         [
             (false, Icmp { kind: 3, code }),
             (true, Icmp { kind: 1, code }),
         ]
     });
     refusals
-        .into_iter()
         .find(|(v6, icmp)| icmp_name(*icmp, *v6) == name)
         .map(|(_, icmp)| icmp)
 }

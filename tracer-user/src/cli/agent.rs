@@ -89,16 +89,17 @@ pub(super) struct AgentArgs {
 impl AgentArgs {
     /// Where what stays in the kernel is pinned. The same agent is who is called and reached the same.
     fn pin(&self, node: &str) -> Option<Pin> {
-        (self.pin.as_os_str() != "none").then(|| Pin {
-            root: self.pin.clone(),
+        self.pin_root().map(|root| Pin {
+            root: root.to_owned(),
             agent: format!("{node} {} {}", self.metrics_addr, self.socket.display()),
         })
     }
 
     /// Where others pin, too.
     fn bpffs(&self) -> &Path {
-        let pinned = (self.pin.as_os_str() != "none").then_some(&*self.pin);
-        pinned.and_then(Path::parent).unwrap_or(Path::new(BPFFS))
+        self.pin_root()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new(BPFFS))
     }
 
     /// What was told is kept beside the socket: both are gone after a reboot, as the pins are.
@@ -106,6 +107,10 @@ impl AgentArgs {
         let mut name = self.socket.clone().into_os_string();
         name.push(".ledger");
         name.into()
+    }
+
+    fn pin_root(&self) -> Option<&Path> {
+        (self.pin.as_os_str() != "none").then_some(&*self.pin)
     }
 
     fn state_dir(&self) -> Option<&Path> {
@@ -127,13 +132,13 @@ impl AgentArgs {
 
     /// `--unpin`
     fn unpin(&self) -> Result<ExitCode, Error> {
-        if self.pin.as_os_str() == "none" {
+        let Some(root) = self.pin_root() else {
             return Err(Error::Usage(
                 "--unpin: with --pin none nothing is pinned; give the folder that agents were started with"
                     .into(),
             ));
-        }
-        let unpinned = kernel::unpin(&self.pin).map_err(|error| {
+        };
+        let unpinned = kernel::unpin(root).map_err(|error| {
             Error::Environment(format!(
                 "cannot remove what is pinned at {}: {error}",
                 self.pin.display()

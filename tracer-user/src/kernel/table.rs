@@ -211,15 +211,14 @@ impl Tables for KernelTables {
         silent: Duration,
         each: impl FnMut(FlowKey, FlowValue),
     ) -> Result<(), Error> {
-        let Some(leaving) = &mut self.leaving else {
+        let Some(mut leaving) = self.leaving.take() else {
             return self.take_silent(flows, each);
         };
-        leaving.begin(silent)?;
-        let taken = self.take_silent(flows, each);
-        match &mut self.leaving {
-            Some(leaving) => leaving.end().and(taken),
-            None => taken,
-        }
+        let begun = leaving.begin(silent);
+        let taken = begun.and_then(|()| self.take_silent(flows, each));
+        let ended = leaving.end();
+        self.leaving = Some(leaving);
+        taken.and(ended)
     }
 
     fn overflowed(&self, index: u32) -> Result<u64, Error> {
