@@ -56,8 +56,11 @@ pub mod field {
     pub const CAME_IN: u32 = 1 << 14;
     /// `packet` is the first packet of the flow, which was told before: user space keeps it where it carries another.
     pub const REMEMBERED: u32 = 1 << 15;
-    /// The packet came while its flow was being taken out of the table, and begins another.
-    pub const ANEW: u32 = 1 << 16;
+    /// The packet came while its flow was being taken out of the table, and begins another: the number of that
+    /// taking, from 1 on.
+    pub const ANEW: u32 = 0xf << ANEW_SHIFT;
+    /// Where [`ANEW`] begins.
+    pub const ANEW_SHIFT: u32 = 16;
 }
 
 /// One dropped packet, or, where `count` is above 1, that many of one flow.

@@ -51,8 +51,8 @@ const _: () = assert!(size_of::<FlowKey>() == 64 && align_of::<FlowKey>() == 8);
 const RESET_SHIFT: u32 = 9;
 const _: () = assert!(field::TCP_RESET >> RESET_SHIFT == 1 && field::ICMP_REPLY < 1 << 8);
 /// The same for [`field::ANEW`].
-const ANEW_SHIFT: u32 = 15;
-const _: () = assert!(field::ANEW >> ANEW_SHIFT == 2 && field::ICMP_REPLY != 2);
+const ANEW_SHIFT: u32 = 12;
+const _: () = assert!(field::ANEW >> ANEW_SHIFT == 0xf0 && field::ICMP_REPLY < 0x10);
 
 /// Odd numbers without a pattern: the fractional parts of the square roots of the first eight primes, as in
 /// SHA-512, with the lowest bit set.
@@ -114,11 +114,12 @@ impl FlowKey {
         self.fields = ((event.fields & field::ICMP_REPLY | reset | anew) & 0xff) as u8;
     }
 
-    /// The flow of a packet that begins it anew.
+    /// The flow of a packet that begins it anew, in the taking of this number.
     #[inline(always)]
-    pub fn begin_anew(&mut self, event: &mut DropEvent) {
-        event.fields |= field::ANEW;
-        self.fields |= ((field::ANEW >> ANEW_SHIFT) & 0xff) as u8;
+    pub fn begin_anew(&mut self, event: &mut DropEvent, taking: u32) {
+        let anew = taking << field::ANEW_SHIFT & field::ANEW;
+        event.fields |= anew;
+        self.fields |= ((anew >> ANEW_SHIFT) & 0xff) as u8;
     }
 
     /// What is in the packet, parsed.
@@ -253,6 +254,7 @@ mod tests {
     use zerocopy::FromZeros as _;
 
     use super::*;
+    use crate::handover::LAST_TAKING;
 
     fn event(change: impl FnOnce(&mut DropEvent)) -> DropEvent {
         let mut event = DropEvent::new_zeroed();
@@ -304,12 +306,20 @@ mod tests {
 
     #[test]
     fn what_begins_anew_is_another_flow_here_and_there() {
-        let mut event = event(|event| event.fields |= field::ICMP_REPLY | field::TCP_RESET);
+        let event = event(|event| event.fields |= field::ICMP_REPLY | field::TCP_RESET);
         let before = FlowKey::of(&event);
-        let mut key = before;
-        key.begin_anew(&mut event);
-        assert_ne!(key, before);
-        assert_eq!(key, FlowKey::of(&event));
+        let anew = |taking| {
+            let (mut key, mut event) = (before, event);
+            key.begin_anew(&mut event, taking);
+            assert_eq!(key, FlowKey::of(&event));
+            key
+        };
+        for taking in 1..=LAST_TAKING {
+            assert_ne!(anew(taking), before);
+            for earlier in 1..taking {
+                assert_ne!(anew(taking), anew(earlier));
+            }
+        }
     }
 
     /// Flows that differ in a port or an address as floods do: about as far apart as by chance.

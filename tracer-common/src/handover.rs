@@ -13,8 +13,13 @@ pub const AT_TABLES: u32 = 1;
 /// here for who finds the programs pinned.
 pub const PAGES: u32 = 2;
 /// Where in `MODE` it says that flows are being taken out of the table: those without packets for so many
-/// milliseconds, or 0 for none. Nothing is added to them meanwhile. Not in programs of earlier versions.
+/// milliseconds, or 0 for none, and above [`SILENT_BITS`] the number of the taking. Nothing is added to them
+/// meanwhile. Not in programs of earlier versions.
 pub const LEAVING: u32 = 3;
+/// Bits of the milliseconds in [`LEAVING`]: more than three days.
+pub const SILENT_BITS: u32 = 28;
+/// After this number takings are numbered from 1 again.
+pub const LAST_TAKING: u32 = (1 << (u32::BITS - SILENT_BITS)) - 1;
 
 /// Counts every packet.
 pub const COUNT: u32 = 0;

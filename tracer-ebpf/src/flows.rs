@@ -62,12 +62,13 @@ pub(crate) fn again(
         recent.fetch();
     }
     if let Some(flow) = find(key) {
-        if add_to(flow, lately) {
+        let taking = add_to(flow, lately);
+        if taking == 0 {
             recent.renew(lately);
             return Some(Counted::Again);
         }
         // Where it has begun already, that is found when it is entered.
-        key.begin_anew(event);
+        key.begin_anew(event, taking);
     }
     is_full.then_some(Counted::NoRoom)
 }
@@ -77,16 +78,16 @@ fn find(key: &FlowKey) -> Option<*mut FlowValue> {
     FLOWS.get_ptr_mut(key)
 }
 
-/// Adds a packet to a flow in the table, unless that is being taken out.
+/// Adds a packet to a flow in the table, unless that is being taken out: the number of the taking, or 0.
 #[inline(always)]
-fn add_to(flow: *mut FlowValue, now: u64) -> bool {
+fn add_to(flow: *mut FlowValue, now: u64) -> u32 {
     // SAFETY: the pointer is a live map value, checked by the verifier; one word, which other CPUs write.
     let last_ns = unsafe { (&raw const (*flow).last_ns).read_volatile() };
-    if is_leaving(last_ns, now) {
-        return false;
+    let taking = is_leaving(last_ns);
+    if taking == 0 {
+        add(flow, 1, now);
     }
-    add(flow, 1, now);
-    true
+    taking
 }
 
 /// Adds packets to a flow, which may have been counted beside the table: with those in sight it is not taken out.
@@ -139,7 +140,7 @@ pub(crate) fn enter(scratch: *mut Scratch, now: u64) -> Counted {
         }
         // Another CPU was first.
         Err(_) => match find(key) {
-            Some(flow) if add_to(flow, now) => Counted::Again,
+            Some(flow) if add_to(flow, now) == 0 => Counted::Again,
             _ => Counted::NoRoom,
         },
     }

@@ -7,14 +7,19 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
-use tracer_common::COARSE_NS;
-use tracer_common::handover::LEAVING;
+use tracer_common::handover::{LAST_TAKING, LEAVING, SILENT_BITS};
 
 use super::error::{Error, boxed};
 use super::pin::all_have_seen;
 
+const SLACK: Duration = Duration::from_millis(10);
+
 /// Tells programs which flows leave their table.
-pub(super) struct Leaving(Array<MapData, u32>);
+pub(super) struct Leaving {
+    mode: Array<MapData, u32>,
+    /// Of the last taking. Flows that began anew in one are still there in the next: those have other keys.
+    number: u32,
+}
 
 impl Leaving {
     /// By their `MODE`. What an agent that was killed told them is taken back.
@@ -25,17 +30,20 @@ impl Leaving {
         let mode = mode.fd().as_fd().try_clone_to_owned().map_err(boxed)?;
         let mode = MapData::from_fd(mode).map_err(boxed)?;
         let mode = Array::try_from(Map::Array(mode)).map_err(boxed)?;
-        let mut leaving = Self(mode);
+        let number = mode.get(&LEAVING, 0).map_err(boxed)? >> SILENT_BITS;
+        let mut leaving = Self { mode, number };
         leaving.end()?;
         Ok(leaving)
     }
 
     /// From the return on nothing is added to flows that had no packet for so long before the call.
     pub(super) fn begin(&mut self, silent: Duration) -> Result<(), Error> {
-        // By the programs' clock, which may be behind.
-        let silent = silent.saturating_sub(Duration::from_nanos(COARSE_NS));
-        let millis = u32::try_from(silent.as_millis()).unwrap_or(u32::MAX);
-        self.set(millis.max(1))?;
+        // Clocks of two CPUs may differ a little.
+        let silent = silent.saturating_sub(SLACK).as_millis();
+        let most = (1 << SILENT_BITS) - 1;
+        let millis = u32::try_from(silent).unwrap_or(most).clamp(1, most);
+        self.number = self.number % LAST_TAKING + 1;
+        self.set(millis)?;
         all_have_seen();
         Ok(())
     }
@@ -46,6 +54,7 @@ impl Leaving {
     }
 
     fn set(&mut self, millis: u32) -> Result<(), Error> {
-        self.0.set(LEAVING, millis, 0).map_err(boxed)
+        let leaving = self.number << SILENT_BITS | millis;
+        self.mode.set(LEAVING, leaving, 0).map_err(boxed)
     }
 }
