@@ -9,6 +9,7 @@
 mod bench;
 mod build;
 mod demo;
+mod failures;
 mod image;
 mod manifests;
 mod privilege;

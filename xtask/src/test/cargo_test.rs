@@ -3,9 +3,10 @@
 use std::ops::AddAssign;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::summary::Outcome;
+use crate::failures::Failures;
 use crate::process;
 
 /// What one or more runs of `cargo test` executed.
@@ -27,7 +28,12 @@ pub(super) fn run(cargo: &mut Command) -> Result<Count> {
     }
     cargo.arg("--show-output");
     let mut count = Count::default();
-    process::run_watched(cargo, "", |line| count.see(line))?;
+    let mut failures = Failures::default();
+    process::run_watched(cargo, "", |line| {
+        count.see(line);
+        failures.see(line);
+    })
+    .map_err(|error| anyhow!("{error:#}\n{failures}"))?;
     Ok(count)
 }
 

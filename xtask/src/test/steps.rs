@@ -156,10 +156,12 @@ pub(super) fn vm(stage: &Stage<'_>) -> Result<Outcome> {
     let results = vm::check(stage.workspace, &vm::Arguments::short())?;
     let lines: Vec<_> = results.iter().map(|result| result.line.as_str()).collect();
     let lines = lines.join("; ");
+    let more = results.iter().map(|result| result.more.as_str());
+    let more = more.collect::<String>();
     Ok(if results.iter().all(|result| result.good) {
-        Outcome::Passed(lines)
+        Outcome::Passed(format!("{lines}\n{more}").trim_end().to_owned())
     } else {
-        Outcome::Failed(lines)
+        Outcome::Failed(format!("{lines}\n{more}"))
     })
 }
 

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+/// Lines shown of why a step failed: all of it was shown when it happened.
+const LINES: usize = 200;
+
 /// How a step ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// Well; with a note, or an empty one.
     Passed(String),
-    /// Not well; why.
+    /// Not well; why, in a line, and more in further lines.
     Failed(String),
     /// It could not run here; why.
     Skipped(String),
@@ -37,13 +40,13 @@ impl Summary {
     }
 }
 
-/// The table, the names of the failed steps, and as the very last line the counts, which programs read.
+/// The table, what failed and why, and as the very last line the counts, which programs read.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (step, took, outcome) in &self.rows {
             let (word, note) = match outcome {
                 Outcome::Passed(note) => ("passed", note.as_str()),
-                // The whole of it was shown when it happened.
+                // The rest below the table.
                 Outcome::Failed(why) => ("FAILED", why.lines().next().unwrap_or_default()),
                 Outcome::Skipped(why) => ("SKIPPED", why.as_str()),
             };
@@ -53,11 +56,27 @@ impl fmt::Display for Summary {
         let failed: Vec<_> = self
             .rows
             .iter()
-            .filter(|(_, _, outcome)| matches!(outcome, Outcome::Failed(_)))
-            .map(|(step, ..)| *step)
+            .filter_map(|(step, _, outcome)| match outcome {
+                Outcome::Failed(why) => Some((*step, why)),
+                _ => None,
+            })
             .collect();
+        for (step, why) in &failed {
+            let why: Vec<_> = why.lines().skip(1).collect();
+            if !why.is_empty() {
+                writeln!(f, "\n── {step}")?;
+            }
+            let left_out = why.len().saturating_sub(LINES);
+            if left_out > 0 {
+                writeln!(f, "({left_out} lines more above)")?;
+            }
+            for line in &why[left_out..] {
+                writeln!(f, "{line}")?;
+            }
+        }
         if !failed.is_empty() {
-            writeln!(f, "\nfailed: {}", failed.join("; "))?;
+            let names: Vec<_> = failed.iter().map(|(step, _)| *step).collect();
+            writeln!(f, "\nfailed: {}", names.join("; "))?;
         }
         let passed = self.count(|outcome| matches!(outcome, Outcome::Passed(_)));
         let skipped = self.count(|outcome| matches!(outcome, Outcome::Skipped(_)));
@@ -97,10 +116,9 @@ mod tests {
         ]);
         let text = mixed.to_string();
         assert!(
-            text.ends_with("\nfailed: step\n1 passed, 1 failed, 1 skipped\n"),
+            text.ends_with("\n── step\nsecond\n\nfailed: step\n1 passed, 1 failed, 1 skipped\n"),
             "{text}"
         );
-        assert!(!text.contains("second"), "{text}");
         assert!(mixed.failed());
     }
 }

@@ -44,13 +44,14 @@ pub(super) struct Load<'a> {
     pub(super) limit: Duration,
 }
 
-/// Boots, and returns what the guest wrote to its console, which is also shown.
+/// Boots; what the guest writes to its console is added to `console`, and shown.
 pub(super) fn boot(
     workspace: &Workspace,
     privilege: Privilege,
     files: &Files,
     load: &Load<'_>,
-) -> Result<String> {
+    console: &mut String,
+) -> Result<()> {
     let folder = workspace.target_dir.join("vm").join(&files.version);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let initramfs = initramfs(&folder, files, load.tracer)?;
@@ -92,19 +93,20 @@ pub(super) fn boot(
         .arg(&files.image)
         .arg("-initrd")
         .arg(&initramfs);
-    let mut console = String::new();
     let label = format!("{} | ", files.version);
     let ended = process::run_watched(&mut qemu, &label, |line| {
         console.push_str(line);
         console.push('\n');
     });
-    if let Err(error) = ended {
-        bail!(
-            "{} did not run to its end: {error:#}",
-            files.image.display()
-        );
+    match ended.map_err(|error| format!("{error:#}")) {
+        Ok(()) => Ok(()),
+        // `timeout`'s own status.
+        Err(error) if error.contains("exit status: 124") => bail!(
+            "the guest did not come to its end within {} s; `cargo xtask vm --limit` gives it more",
+            load.limit.as_secs()
+        ),
+        Err(error) => bail!("QEMU did not run to its end: {error}"),
     }
-    Ok(console)
 }
 
 fn initramfs(folder: &Path, files: &Files, tracer: &Path) -> Result<PathBuf> {

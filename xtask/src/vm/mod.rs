@@ -7,6 +7,7 @@
 mod boot;
 mod kernel;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::build;
+use crate::failures::Failures;
 use crate::privilege::Privilege;
 use crate::process;
 use crate::setup::{self, Part};
@@ -66,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     println!();
     for result in &results {
         println!("{}", result.line);
+        print!("{}", result.more);
     }
     Ok(if results.iter().all(|result| result.good) {
         ExitCode::SUCCESS
@@ -80,6 +83,8 @@ pub(crate) struct Checked {
     pub(crate) good: bool,
     /// What was found.
     pub(crate) line: String,
+    /// What is to be known besides, in lines of their own.
+    pub(crate) more: String,
 }
 
 /// Boots the kernels.
@@ -118,16 +123,18 @@ pub(crate) fn check(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<
         .map(|kernel| kernel.files())
         .collect::<Result<_>>()?;
     let check_one = |files: &Files| {
-        let told = match boot::boot(workspace, privilege, files, &load) {
-            Ok(console) => Told::of(&console),
-            Err(error) => {
-                eprintln!("vm: {error:#}");
-                Told::default()
-            }
-        };
+        let mut console = String::new();
+        let ended = boot::boot(workspace, privilege, files, &load, &mut console);
+        let told = Told::of(&console);
+        let mut more = told.more();
+        if let Err(error) = &ended {
+            eprintln!("vm: {error:#}");
+            let _ = writeln!(more, "    {error:#}");
+        }
         Checked {
-            good: told.is_good(),
+            good: ended.is_ok() && told.is_good(),
             line: format!("{:<28} {}", files.version, told.line()),
+            more,
         }
     };
     let mut results = Vec::new();
@@ -158,6 +165,7 @@ struct Told {
     tests: String,
     passed: usize,
     skipped: Vec<String>,
+    failures: Failures,
 }
 
 impl Told {
@@ -176,12 +184,15 @@ impl Told {
             let (_, why) = line.split_once("SKIPPED: ")?;
             Some(why.trim().to_owned())
         });
+        let mut failures = Failures::default();
+        console.lines().for_each(|line| failures.see(line));
         Self {
             doctor: said("doctor "),
             captured: said("captured "),
             tests: said("tests "),
             passed,
             skipped: skipped.collect(),
+            failures,
         }
     }
 
@@ -191,19 +202,26 @@ impl Told {
 
     fn line(&self) -> String {
         let or_dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
-        let mut line = format!(
+        format!(
             "doctor {:<3} captured {:<3} tests {:>2} passed, exit {:<3} {}",
             or_dash(&self.doctor),
             or_dash(&self.captured),
             self.passed,
             or_dash(&self.tests),
             if self.is_good() { "ok" } else { "FAILED" }
-        );
+        )
+    }
+
+    /// What did not run, and what failed.
+    fn more(&self) -> String {
+        let mut more = String::new();
         for why in &self.skipped {
-            line.push_str("\n    skipped: ");
-            line.push_str(why);
+            let _ = writeln!(more, "    skipped: {why}");
         }
-        line
+        for line in self.failures.to_string().lines() {
+            let _ = writeln!(more, "    {line}");
+        }
+        more
     }
 }
 
@@ -244,6 +262,7 @@ mod tests {
         assert!(told.is_good(), "{told:?}");
         assert_eq!(told.passed, 1);
         assert_eq!(told.skipped, ["no tcx"]);
+        assert_eq!(told.more(), "    skipped: no tcx\n");
         assert!(!Told::of("VM doctor 0\nVM captured yes\nVM tests 0\n").is_good());
         assert!(!Told::default().is_good());
     }
