@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tracer_policy::model::Protocol;
 
+use crate::program::tracer;
 use crate::watch;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -53,7 +54,7 @@ impl<'a> Agent<'a> {
         pin: &str,
         more: &[&str],
     ) -> Result<Self> {
-        let program = [OsString::from(env!("CARGO_BIN_EXE_tracer"))];
+        let program = [tracer().into_os_string()];
         Self::start_by(lab, folder, &program, pin, more)
     }
 
@@ -171,7 +172,7 @@ impl<'a> Agent<'a> {
     }
 
     pub(crate) fn watch(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tracer"));
+        let mut command = Command::new(tracer());
         command
             .args(["watch", "-o", "json", "--socket"])
             .arg(&self.socket)

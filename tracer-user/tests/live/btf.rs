@@ -10,6 +10,7 @@ use tracer_policy::model::Protocol;
 
 use crate::agent::Agent;
 use crate::exact::VAULT;
+use crate::program::tracer;
 use crate::watch;
 
 const PORT: u16 = 8201;
@@ -24,7 +25,7 @@ fn a_copy_of_the_kernels_btf_does_as_well() {
     std::fs::copy("/sys/kernel/btf/vmlinux", &copy).unwrap();
     let copy = copy.to_str().unwrap();
 
-    let doctor = Command::new(env!("CARGO_BIN_EXE_tracer"))
+    let doctor = Command::new(tracer())
         .args(["doctor", "-o", "json", "--cluster", "none", "--btf", copy])
         .stderr(Stdio::inherit())
         .output()

@@ -10,6 +10,7 @@ use lab::traffic::{Until, udp_flood};
 use lab::{Lab, Wiring};
 
 use crate::exact::{destinations, rule};
+use crate::program::tracer;
 use crate::watch;
 
 const FLOWS: u16 = 2_000;
@@ -18,7 +19,7 @@ const TOO_LATE: Duration = Duration::from_secs(2);
 
 /// Has tracer watch a flood; from its first line on, how long it took to end.
 fn end(lab: &Lab, more: &[&str], close: bool) -> Result<Duration> {
-    let mut child = lab.spawn_on_node(env!("CARGO_BIN_EXE_tracer"), |tracer| {
+    let mut child = lab.spawn_on_node(tracer(), |tracer| {
         tracer
             .args(["watch", "-o", "json", "--cluster", "none"])
             .args(more)

@@ -10,6 +10,7 @@ mod expect;
 mod floods;
 mod invalid;
 mod privilege;
+mod program;
 mod restart;
 mod rules;
 mod watch;

@@ -12,6 +12,7 @@ use tracer_policy::model::Protocol;
 
 use crate::agent::Agent;
 use crate::exact::VAULT;
+use crate::program::tracer;
 use crate::restart::Pins;
 use crate::watch;
 
@@ -47,13 +48,13 @@ fn an_ordinary_user_with_four_capabilities_captures_and_gives_up_one() {
     };
     let folder = tempfile::tempdir().unwrap();
     // Where the build is may be root's alone.
-    let tracer = folder.path().join("tracer");
-    std::fs::copy(env!("CARGO_BIN_EXE_tracer"), &tracer).unwrap();
+    let copy = folder.path().join("tracer");
+    std::fs::copy(tracer(), &copy).unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
 
     let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-    let command = limited(&user, tracer.into());
+    let command = limited(&user, copy.into());
     // What it may not do is no reason not to run.
     let more = ["--measure-cost", "--socket-group", "0"];
     let agent = Agent::start_by(&lab, Arc::new(folder), &command, "none", &more).unwrap();
@@ -110,7 +111,7 @@ fn as_the_daemonset_runs_it_it_names_tcx_programs_by_their_pinned_links() {
         .unwrap();
     tc.pin_links(&folder).unwrap();
 
-    let program = env!("CARGO_BIN_EXE_tracer").into();
+    let program = tracer().into();
     let agent = Agent::start_by(
         &lab,
         Arc::new(tempfile::tempdir().unwrap()),

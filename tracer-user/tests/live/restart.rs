@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::agent::Agent;
 use crate::exact::{VAULT, by_reason, destinations, flood, rule};
+use crate::program::tracer;
 use crate::watch;
 
 const FLOWS: u16 = 2_000;
@@ -116,7 +117,7 @@ fn killed_and_stopped_it_goes_on_where_it_ended() {
 
 /// What `tracer agent --unpin` says.
 fn unpin(path: &Path) -> Result<String> {
-    let unpin = Command::new(env!("CARGO_BIN_EXE_tracer"))
+    let unpin = Command::new(tracer())
         .args(["agent", "--unpin", "--pin"])
         .arg(path)
         .env_remove("TRACER_PIN")

@@ -59,6 +59,9 @@ pub(super) fn boot(
     fs::write(&guest, GUEST)?;
     process::run(Command::new("chmod").arg("+x").arg(&guest))?;
 
+    // In the guest it is at the same place.
+    let tracer =
+        fs::canonicalize(load.tracer).with_context(|| load.tracer.display().to_string())?;
     let socket = format!("tracer-vm-{}-{}", std::process::id(), files.version);
     let socket = std::env::temp_dir().join(socket);
     let _served = Served::start(workspace, privilege, &socket)?;
@@ -67,9 +70,10 @@ pub(super) fn boot(
         .iter()
         .map(|program| program.to_string_lossy());
     let append = format!(
-        "console=ttyS0 panic=-1 quiet guest={} modules={} programs={} tests={}",
+        "console=ttyS0 panic=-1 quiet guest={} modules={} tracer={} programs={} tests={}",
         guest.display(),
         files.root.display(),
+        tracer.display(),
         programs.collect::<Vec<_>>().join(","),
         load.tests.join(","),
     );

@@ -22,6 +22,8 @@ modprobe -a nf_reject_ipv4 nf_reject_ipv6
 ip link set lo up
 # Emulated, floods take minutes.
 export TRACER_FLOODS=small
+# Optimized, and what is installed on a node.
+export TRACER_PROGRAM="$tracer"
 status=0
 for program in $(echo "$programs" | tr , " "); do
     "$program" --color=never --test-threads=1 $(echo "$tests" | tr , " ") || status=$?

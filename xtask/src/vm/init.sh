@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # PID 1 of the guest, from the initramfs: captures a real drop with the static tracer, then goes on as the
-# guest's script in the host's root. The kernel hands `guest`, `modules`, `programs` and `tests` over from its
-# command line.
+# guest's script in the host's root. The kernel hands `guest`, `modules`, `tracer`, `programs` and `tests` over
+# from its command line.
 b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
