@@ -18,6 +18,8 @@ pub const PAGES: u32 = 2;
 pub const LEAVING: u32 = 3;
 /// Bits of the milliseconds in [`LEAVING`]: more than three days.
 pub const SILENT_BITS: u32 = 28;
+/// The most milliseconds they hold.
+pub const MOST_SILENT: u32 = (1 << SILENT_BITS) - 1;
 /// After this number takings are numbered from 1 again.
 pub const LAST_TAKING: u32 = (1 << (u32::BITS - SILENT_BITS)) - 1;
 

@@ -9,7 +9,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use tracer_common::{DropEvent, FlowKey, FlowValue, HEAD, REASONS, reason_bit};
 
-use crate::handover::is_leaving;
+use crate::handover::taking_of;
 use crate::recent::Recent;
 use crate::state::Scratch;
 
@@ -83,7 +83,7 @@ fn find(key: &FlowKey) -> Option<*mut FlowValue> {
 fn add_to(flow: *mut FlowValue, now: u64) -> u32 {
     // SAFETY: the pointer is a live map value, checked by the verifier; one word, which other CPUs write.
     let last_ns = unsafe { (&raw const (*flow).last_ns).read_volatile() };
-    let taking = is_leaving(last_ns);
+    let taking = taking_of(last_ns);
     if taking == 0 {
         add(flow, 1, now);
     }

@@ -3,7 +3,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
-use tracer_common::handover::{self, AT_TABLES, CLAIM, COUNT, LEAVING, SILENT_BITS, TAKE_OVER};
+use tracer_common::handover::{
+    self, AT_TABLES, CLAIM, COUNT, LEAVING, MOST_SILENT, SILENT_BITS, TAKE_OVER,
+};
 
 use crate::clock;
 
@@ -35,14 +37,14 @@ pub(crate) fn is_at_tables() -> bool {
     matches!(MODE.get(AT_TABLES), Some(at) if *at != 0)
 }
 
-/// Whether a flow that had its last packet then is being taken out of the table: the number of the taking, or 0.
+/// The number of the taking that a flow which had its last packet then leaves the table in, or 0.
 #[inline(always)]
-pub(crate) fn is_leaving(last_ns: u64) -> u32 {
+pub(crate) fn taking_of(last_ns: u64) -> u32 {
     let leaving = match MODE.get(LEAVING) {
         Some(leaving) => *leaving,
         None => 0,
     };
-    let silent = u64::from(leaving & ((1 << SILENT_BITS) - 1)) * 1_000_000;
+    let silent = u64::from(leaving & MOST_SILENT) * 1_000_000;
     // By the clock itself: where a virtual machine is not given its turn, its timer's ticks come late.
     if silent == 0 || clock::now().saturating_sub(last_ns) < silent {
         return 0;

@@ -7,11 +7,12 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
-use tracer_common::handover::{LAST_TAKING, LEAVING, SILENT_BITS};
+use tracer_common::handover::{LAST_TAKING, LEAVING, MOST_SILENT, SILENT_BITS};
 
 use super::error::{Error, boxed};
 use super::pin::all_have_seen;
 
+/// So much clocks of two CPUs may differ, at most.
 const SLACK: Duration = Duration::from_millis(10);
 
 /// Tells programs which flows leave their table.
@@ -38,10 +39,9 @@ impl Leaving {
 
     /// From the return on nothing is added to flows that had no packet for so long before the call.
     pub(super) fn begin(&mut self, silent: Duration) -> Result<(), Error> {
-        // Clocks of two CPUs may differ a little.
         let silent = silent.saturating_sub(SLACK).as_millis();
-        let most = (1 << SILENT_BITS) - 1;
-        let millis = u32::try_from(silent).unwrap_or(most).clamp(1, most);
+        let millis = u32::try_from(silent).unwrap_or(MOST_SILENT);
+        let millis = millis.clamp(1, MOST_SILENT);
         self.number = self.number % LAST_TAKING + 1;
         self.set(millis)?;
         all_have_seen();

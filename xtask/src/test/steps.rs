@@ -158,10 +158,11 @@ pub(super) fn vm(stage: &Stage<'_>) -> Result<Outcome> {
     let lines = lines.join("; ");
     let more = results.iter().map(|result| result.more.as_str());
     let more = more.collect::<String>();
+    let text = format!("{lines}\n{more}").trim_end().to_owned();
     Ok(if results.iter().all(|result| result.good) {
-        Outcome::Passed(format!("{lines}\n{more}").trim_end().to_owned())
+        Outcome::Passed(text)
     } else {
-        Outcome::Failed(format!("{lines}\n{more}"))
+        Outcome::Failed(text)
     })
 }
 

@@ -128,7 +128,6 @@ pub(crate) fn check(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<
         let told = Told::of(&console);
         let mut more = told.more();
         if let Err(error) = &ended {
-            eprintln!("vm: {error:#}");
             let _ = writeln!(more, "    {error:#}");
         }
         Checked {
